@@ -13,7 +13,10 @@ pub struct Challenge {
 impl Challenge {
     /// A parameter's value, unquoted; `name` in lower case.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -35,7 +38,10 @@ pub fn parse_challenges<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Cha
                     parameters.push((word.to_ascii_lowercase(), value));
                 }
             } else {
-                challenges.push(Challenge { scheme: word.to_ascii_lowercase(), parameters: Vec::new() });
+                challenges.push(Challenge {
+                    scheme: word.to_ascii_lowercase(),
+                    parameters: Vec::new(),
+                });
                 scanner.skip_token68();
             }
         }

@@ -115,7 +115,11 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let (name, encoded) = text.split_once(':').ok_or(DigestError::Malformed)?;
         let Some(algorithm) = Algorithm::from_name(name) else {
-            return Err(if well_formed(name, encoded) { DigestError::Unsupported } else { DigestError::Malformed });
+            return Err(if well_formed(name, encoded) {
+                DigestError::Unsupported
+            } else {
+                DigestError::Malformed
+            });
         };
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if encoded.len() != algorithm.len() * 2 || !encoded.bytes().all(lower_hex) {
@@ -130,7 +134,9 @@ impl FromStr for Digest {
 /// The grammar `[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+` of descriptor.md.
 fn well_formed(algorithm: &str, encoded: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let components = algorithm.split(['+', '.', '_', '-']).all(|c| !c.is_empty() && c.bytes().all(alnum));
+    let components = algorithm
+        .split(['+', '.', '_', '-'])
+        .all(|c| !c.is_empty() && c.bytes().all(alnum));
     let body = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
     components && !encoded.is_empty() && encoded.bytes().all(body)
 }

@@ -60,7 +60,13 @@ impl ErrorBody {
         struct Errors<'a> {
             errors: [Entry<'a>; 1],
         }
-        let errors = Errors { errors: [Entry { code: code.as_str(), message, detail }] };
+        let errors = Errors {
+            errors: [Entry {
+                code: code.as_str(),
+                message,
+                detail,
+            }],
+        };
         // Strings and JSON values always serialize; an empty body would still be valid for a 4xx.
         serde_json::to_vec(&errors).unwrap_or_default()
     }

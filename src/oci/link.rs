@@ -12,7 +12,11 @@ pub fn next_link(header: &str) -> Option<&str> {
         let is_next = tail[..end].split([';', ',']).any(|parameter| {
             parameter.split_once('=').is_some_and(|(name, value)| {
                 name.trim().eq_ignore_ascii_case("rel")
-                    && value.trim().trim_matches('"').split_whitespace().any(|r| r.eq_ignore_ascii_case("next"))
+                    && value
+                        .trim()
+                        .trim_matches('"')
+                        .split_whitespace()
+                        .any(|r| r.eq_ignore_ascii_case("next"))
             })
         });
         if is_next {
@@ -28,7 +32,10 @@ mod tests {
 
     #[test]
     fn links() {
-        assert_eq!(next_link(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#), Some("/v2/a/tags/list?last=x&n=2"));
+        assert_eq!(
+            next_link(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#),
+            Some("/v2/a/tags/list?last=x&n=2")
+        );
         assert_eq!(next_link("<https://a/b>; title=x; REL=next"), Some("https://a/b"));
         assert_eq!(next_link(r#"</p>; rel="prev", </n>; rel="next""#), Some("/n"));
         for none in ["", "<", "<a", "<a>", r#"<a>; rel="prev""#] {

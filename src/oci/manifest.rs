@@ -138,12 +138,20 @@ mod tests {
 
     #[test]
     fn kinds_and_types() {
-        let image = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, descriptor('a'), descriptor('b'));
+        let image = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+            descriptor('a'),
+            descriptor('b')
+        );
         let parsed = Manifest::parse(image.as_bytes(), Some(&MediaType::new(OCI))).unwrap();
         assert_eq!((parsed.kind, parsed.blobs.len()), (Kind::Image, 2));
         assert_eq!(parsed.artifact_type.as_deref(), Some("application/x"));
         // A CDN's vague type does not stand: the document's form decides.
-        let vague = Manifest::parse(image.as_bytes(), Some(&MediaType::new("text/plain; charset=utf-8"))).unwrap();
+        let vague = Manifest::parse(
+            image.as_bytes(),
+            Some(&MediaType::new("text/plain; charset=utf-8")),
+        )
+        .unwrap();
         assert_eq!(vague.media_type.as_str(), OCI);
 
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor('c'));
@@ -152,8 +160,15 @@ mod tests {
         assert!(parsed.media_type.is_index());
         assert_eq!(parsed.artifact_type, None);
 
-        let other = Manifest::parse(br#"{"hello":1}"#, Some(&MediaType::new("application/vnd.future+json"))).unwrap();
-        assert_eq!((other.kind, other.media_type.as_str()), (Kind::Other, "application/vnd.future+json"));
+        let other = Manifest::parse(
+            br#"{"hello":1}"#,
+            Some(&MediaType::new("application/vnd.future+json")),
+        )
+        .unwrap();
+        assert_eq!(
+            (other.kind, other.media_type.as_str()),
+            (Kind::Other, "application/vnd.future+json")
+        );
     }
 
     #[test]
@@ -161,17 +176,26 @@ mod tests {
         let by_field = Manifest::parse(br#"{"schemaVersion":1,"fsLayers":[]}"#, None);
         assert_eq!(by_field.unwrap_err(), ManifestError::Schema1);
         let jws = MediaType::new("application/vnd.docker.distribution.manifest.v1+prettyjws");
-        assert_eq!(Manifest::parse(b"{}", Some(&jws)).unwrap_err(), ManifestError::Schema1);
+        assert_eq!(
+            Manifest::parse(b"{}", Some(&jws)).unwrap_err(),
+            ManifestError::Schema1
+        );
     }
 
     #[test]
     fn html_is_no_manifest() {
-        assert!(matches!(Manifest::parse(b"<html>", None), Err(ManifestError::Malformed(_))));
+        assert!(matches!(
+            Manifest::parse(b"<html>", None),
+            Err(ManifestError::Malformed(_))
+        ));
     }
 
     #[test]
     fn fallback_tags_are_cut_for_sha512() {
         let digest = Digest::from_hash(crate::oci::Algorithm::Sha512, &[0xab; 64]).unwrap();
-        assert_eq!(referrers_fallback_tag(&digest), format!("sha512-{}", "ab".repeat(32)));
+        assert_eq!(
+            referrers_fallback_tag(&digest),
+            format!("sha512-{}", "ab".repeat(32))
+        );
     }
 }

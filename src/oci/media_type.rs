@@ -56,7 +56,10 @@ impl MediaType {
     pub fn is_vague(&self) -> bool {
         self.0.is_empty()
             || self.0.starts_with("text/")
-            || matches!(&*self.0, "application/octet-stream" | "application/json" | "binary/octet-stream")
+            || matches!(
+                &*self.0,
+                "application/octet-stream" | "application/json" | "binary/octet-stream"
+            )
     }
 
     /// The type of an OCI image manifest.

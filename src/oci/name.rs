@@ -13,7 +13,9 @@ const MAX_NAME: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a repository name of the spec.
-    #[error("malformed repository name: components of a-z, 0-9 and single separators . _ __ - joined by /, at most 255 characters")]
+    #[error(
+        "malformed repository name: components of a-z, 0-9 and single separators . _ __ - joined by /, at most 255 characters"
+    )]
     Name,
     /// Not a tag of the spec.
     #[error("malformed tag: 1 to 128 of A-Z a-z 0-9 _ . - and no leading . or -")]
@@ -39,7 +41,9 @@ impl RepositoryName {
     pub fn is_component(text: &str) -> bool {
         let bytes = text.as_bytes();
         let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return false };
+        let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else {
+            return false;
+        };
         if !alnum(first) || !alnum(last) {
             return false;
         }
@@ -153,7 +157,11 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         // A tag cannot contain a colon.
-        if text.contains(':') { Ok(Self::Digest(text.parse()?)) } else { Ok(Self::Tag(text.parse()?)) }
+        if text.contains(':') {
+            Ok(Self::Digest(text.parse()?))
+        } else {
+            Ok(Self::Tag(text.parse()?))
+        }
     }
 }
 
@@ -173,10 +181,34 @@ mod tests {
 
     #[test]
     fn names_by_the_grammar() {
-        for good in ["nginx", "library/nginx", "a__b", "a---b", "a.b/c-d/e_f", "docker.io", "manifests/blobs", "0"] {
+        for good in [
+            "nginx",
+            "library/nginx",
+            "a__b",
+            "a---b",
+            "a.b/c-d/e_f",
+            "docker.io",
+            "manifests/blobs",
+            "0",
+        ] {
             assert!(good.parse::<RepositoryName>().is_ok(), "{good}");
         }
-        for bad in ["", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "-a", "a-", "a.-b", "host:5000/a", "a/../b", "é"] {
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a.-b",
+            "host:5000/a",
+            "a/../b",
+            "é",
+        ] {
             assert!(bad.parse::<RepositoryName>().is_err(), "{bad}");
         }
         assert!("a".repeat(255).parse::<RepositoryName>().is_ok());

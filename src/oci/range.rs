@@ -32,14 +32,18 @@ const MAX_RANGES: usize = 1024;
 impl RangeHeader {
     /// Reads a `Range` header's value.
     pub fn parse(value: &str) -> Self {
-        let Some((unit, set)) = value.split_once('=') else { return Self::Ignored };
+        let Some((unit, set)) = value.split_once('=') else {
+            return Self::Ignored;
+        };
         if !unit.trim().eq_ignore_ascii_case("bytes") {
             return Self::Ignored;
         }
         let mut ranges = Vec::with_capacity(1);
         let mut backwards = false;
         for spec in set.split(',').map(str::trim).filter(|spec| !spec.is_empty()) {
-            let Some((first, last)) = spec.split_once('-') else { return Self::Ignored };
+            let Some((first, last)) = spec.split_once('-') else {
+                return Self::Ignored;
+            };
             let range = match (number(first), number(last)) {
                 (Some(first), Some(last)) if last < first => {
                     backwards = true;
@@ -171,7 +175,10 @@ mod tests {
             ("bytes=5-9", RangeHeader::Single(FromTo(5, 9))),
             ("Bytes= 5-9 ", RangeHeader::Single(FromTo(5, 9))),
             ("bytes=-500", RangeHeader::Single(Last(500))),
-            ("bytes=0-1,4-5", RangeHeader::Several(vec![FromTo(0, 1), FromTo(4, 5)])),
+            (
+                "bytes=0-1,4-5",
+                RangeHeader::Several(vec![FromTo(0, 1), FromTo(4, 5)]),
+            ),
             ("bytes=500-0", RangeHeader::Unsatisfiable),
             ("bytes=", RangeHeader::Ignored),
             ("bytes=-", RangeHeader::Ignored),
@@ -199,11 +206,27 @@ mod tests {
 
     #[test]
     fn content_ranges() {
-        let whole = ContentRange { span: Some(Span { start: 2, end: 5 }), size: Some(9) };
+        let whole = ContentRange {
+            span: Some(Span { start: 2, end: 5 }),
+            size: Some(9),
+        };
         assert_eq!(ContentRange::parse("bytes 2-4/9"), Some(whole));
         assert_eq!(ContentRange::parse("bytes 2-4/*").unwrap().size, None);
-        assert_eq!(ContentRange::parse("bytes */9"), Some(ContentRange { span: None, size: Some(9) }));
-        for bad in ["", "bytes", "bytes 4-2/9", "bytes 2-9/9", "bytes 0-18446744073709551615/*", "lines 1-2/3"] {
+        assert_eq!(
+            ContentRange::parse("bytes */9"),
+            Some(ContentRange {
+                span: None,
+                size: Some(9)
+            })
+        );
+        for bad in [
+            "",
+            "bytes",
+            "bytes 4-2/9",
+            "bytes 2-9/9",
+            "bytes 0-18446744073709551615/*",
+            "lines 1-2/3",
+        ] {
             assert_eq!(ContentRange::parse(bad), None, "{bad}");
         }
     }

@@ -1,1 +1,11 @@
-//! placeholder
+//! The integration tests, one binary: real sockets, the real daemon, and a scripted upstream in place
+//! of the world's registries. `support` is the harness, `support_tests` proves the harness itself.
+#![expect(
+    unreachable_pub,
+    reason = "the modules of a test binary are each other's public interface"
+)]
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+
+mod config_files;
+mod support;
+mod support_tests;

@@ -1,0 +1,214 @@
+//! Who is measured: each server behind one small trait that says how it is started and how content gets into it.
+
+mod daemon;
+mod distribution;
+mod nginx;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+pub(crate) use self::daemon::Daemon;
+pub(crate) use self::distribution::{Plain, Proxy};
+pub(crate) use self::nginx::{Caching, Static};
+use crate::client::{self, Connection};
+use crate::content::{blob_path, manifest_path};
+use crate::options::Options;
+use crate::process::{Process, Ready};
+use crate::progress;
+use crate::pull;
+use crate::upstream::Upstream;
+
+/// The name of the daemon in figures.
+pub(crate) const OURS: &str = "wharfinger";
+
+/// One kind of server.
+pub(crate) trait Contestant: Send + Sync {
+    /// Its name in tables.
+    fn name(&self) -> &'static str;
+
+    /// Whether content is pushed into it once it runs; others pull it through, or had it written at the launch.
+    fn takes_pushes(&self) -> bool {
+        false
+    }
+
+    /// Writes its configuration (and static content) into the folder and says how it is started.
+    fn launch(&self, ground: &Ground<'_>) -> Result<Launch>;
+}
+
+/// What a launch may use.
+pub(crate) struct Ground<'a> {
+    /// An empty folder of its own.
+    pub(crate) folder: &'a Path,
+    /// A free loopback port.
+    pub(crate) address: SocketAddr,
+    /// Where the content comes from.
+    pub(crate) upstream: &'a Upstream,
+}
+
+/// How a server is started.
+pub(crate) struct Launch {
+    /// The program with its arguments.
+    pub(crate) command: Command,
+    /// How to see that it is up.
+    pub(crate) ready: Ready,
+}
+
+/// A running server; dropping it ends it and removes its folder.
+pub(crate) struct Server {
+    /// The contestant's name.
+    pub(crate) name: &'static str,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its processes; declared before the folder, so that they end before it goes.
+    pub(crate) process: Process,
+    folder: TempDir,
+}
+
+/// The daemon and all peers.
+pub(crate) fn all(options: &Options) -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(Daemon(options.daemon())),
+        Box::new(Static),
+        Box::new(Caching),
+        Box::new(Proxy),
+        Box::new(Plain),
+    ]
+}
+
+/// The daemon and the peers that fetch from an upstream.
+pub(crate) fn caches(options: &Options) -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(Daemon(options.daemon())),
+        Box::new(Proxy),
+        Box::new(Caching),
+    ]
+}
+
+impl Server {
+    /// Starts a contestant in a fresh folder in front of `upstream`.
+    pub(crate) async fn start(
+        contestant: &dyn Contestant,
+        upstream: &Upstream,
+        options: &Options,
+    ) -> Result<Self> {
+        let name = contestant.name();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("compare-").disable_cleanup(options.keep);
+        let folder = match &options.scratch {
+            Some(parent) => builder.tempdir_in(parent),
+            None => builder.tempdir(),
+        }
+        .context("a temporary folder")?;
+        // Bound and let go: the port may be taken in between, which a start then reports.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let launch = contestant
+            .launch(&Ground {
+                folder: folder.path(),
+                address,
+                upstream,
+            })
+            .with_context(|| format!("preparing {name}"))?;
+        let log = folder.path().join("output.log");
+        let (process, address) = Process::start(launch.command, launch.ready, &log)
+            .await
+            .with_context(|| format!("starting {name}"))?;
+        if options.keep {
+            progress(&format!("{name}: {}", folder.path().display()));
+        }
+        let server = Self {
+            name,
+            address,
+            process,
+            folder,
+        };
+        if contestant.takes_pushes() {
+            pull::push(server.address, upstream.content())
+                .await
+                .with_context(|| format!("filling {name}"))?;
+        }
+        Ok(server)
+    }
+
+    /// Starts every contestant that can be started. The daemon may be missing: then the peers are measured alone.
+    pub(crate) async fn start_all(
+        contestants: &[Box<dyn Contestant>],
+        upstream: &Upstream,
+        options: &Options,
+    ) -> Result<Vec<Self>> {
+        let mut servers = Vec::new();
+        for contestant in contestants {
+            match Self::start(&**contestant, upstream, options).await {
+                Ok(server) => servers.push(server),
+                Err(error) if contestant.name() == OURS => {
+                    progress(&format!("without the daemon: {error:#}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(servers)
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// GETs everything that the upstream holds until a whole pass costs no upstream GET, and checks lengths.
+    /// docker-registry asks for a tag each time, so the passes are bounded.
+    pub(crate) async fn warm(&self, upstream: &Upstream) -> Result<()> {
+        const PASSES: usize = 8;
+        for _ in 0..PASSES {
+            let before = upstream.gets();
+            self.pass(upstream)
+                .await
+                .with_context(|| format!("warming {}", self.name))?;
+            self.process.settle().await;
+            if upstream.gets() == before {
+                return Ok(());
+            }
+        }
+        ensure!(
+            self.name == Proxy.name(),
+            "{} still asks upstream after {PASSES} passes",
+            self.name
+        );
+        Ok(())
+    }
+
+    async fn pass(&self, upstream: &Upstream) -> Result<()> {
+        let mut connection = Connection::open(self.address).await?;
+        let content = upstream.content();
+        if let Some(image) = content.the_image() {
+            for reference in [image.digest.as_str(), "latest"] {
+                let request = client::get(self.address, &manifest_path(reference));
+                connection
+                    .fetch(&request, image.manifest.len() as u64)
+                    .await
+                    .context("a manifest")?;
+            }
+        }
+        for blob in content.every_blob() {
+            let request = client::get(self.address, &blob_path(&blob.digest));
+            connection.fetch(&request, blob.size).await.context("a blob")?;
+        }
+        Ok(())
+    }
+
+    /// Server CPU and result of `work`.
+    pub(crate) async fn charge<T>(&self, work: impl Future<Output = Result<T>>) -> Result<(Duration, T)> {
+        let before = self.process.cpu();
+        let value = work.await.with_context(|| format!("measuring {}", self.name))?;
+        Ok((self.process.cpu().saturating_sub(before), value))
+    }
+}
+
+/// Starts each turn with another one, so that none always follows the same neighbour.
+pub(crate) fn turns<T>(items: &[T], round: usize) -> impl Iterator<Item = &T> {
+    let first = if items.is_empty() { 0 } else { round % items.len() };
+    items[first..].iter().chain(&items[..first])
+}

@@ -1,0 +1,122 @@
+//! The keys that exist, and the nearest of them to one that does not. What is not listed here is a fault, and a
+//! test holds this list against what is read: an option that does nothing would be a lie.
+
+/// Keys of `[server]`.
+pub(super) const SERVER: &[&str] = &[
+    "listen",
+    "public_url",
+    "mirror_listen",
+    "admin_listen",
+    "drain_timeout",
+    "max_connections",
+    "header_timeout",
+];
+/// Keys of `[storage]`.
+pub(super) const STORAGE: &[&str] = &["data_dir"];
+/// Keys of `[cache]`.
+pub(super) const CACHE: &[&str] = &[
+    "mirror",
+    "tag_ttl",
+    "stale_if_error",
+    "negative_ttl",
+    "revalidate_timeout",
+    "gone_ttl",
+];
+/// Keys of each `[upstream.<prefix>]`.
+pub(super) const UPSTREAM: &[&str] = &[
+    "enabled",
+    "url",
+    "hosts",
+    "username",
+    "password",
+    "password_file",
+    "realms",
+    "ca_file",
+    "proxy",
+    "no_proxy",
+    "insecure",
+    "allow_private",
+    "share_private",
+    "connect_timeout",
+    "header_timeout",
+    "idle_timeout",
+    "max_connections",
+    "tag_ttl",
+    "stale_if_error",
+    "negative_ttl",
+    "revalidate_timeout",
+    "gone_ttl",
+];
+/// Keys of `[log]`.
+pub(super) const LOG: &[&str] = &["format", "level", "access"];
+
+/// All sections with their keys; `upstream.<prefix>` stands for every upstream.
+pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+    ("server", SERVER),
+    ("storage", STORAGE),
+    ("cache", CACHE),
+    ("upstream.<prefix>", UPSTREAM),
+    ("log", LOG),
+];
+
+/// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`.
+pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SECTIONS
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
+}
+
+/// The candidate that `word` is most likely a slip of, if one is near.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let reach = match word.chars().count() {
+        0..=3 => 1,
+        4..=8 => 2,
+        _ => 3,
+    };
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= reach)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edits between two words, a swap of neighbours being one (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised() {
+        let cases = [
+            ("lisen", SERVER, Some("listen")),
+            ("listne", SERVER, Some("listen")),
+            ("host", UPSTREAM, Some("hosts")),
+            ("passwordfile", UPSTREAM, Some("password_file")),
+            ("tag-ttl", CACHE, Some("tag_ttl")),
+            ("max_size", STORAGE, None),
+            ("x", LOG, None),
+        ];
+        for (word, keys, expected) in cases {
+            assert_eq!(nearest(word, keys.iter().copied()), expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The sections that exist once: `[server]`, `[storage]`, `[cache]` and `[log]`, each with its defaults and the
+//! checks between its own keys.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::fault::Fault;
+use super::keys;
+use super::reader::Reader;
+use super::source::{Entry, Origin, Section};
+use super::upstream::{Draft, Freshness};
+use super::value;
+
+/// Where we listen, and the limits of a connection.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The main door.
+    pub listen: SocketAddr,
+    /// What our own URLs begin with; `None` takes the request's Host.
+    pub public_url: Option<Url>,
+    /// The mirror door's own port, if any.
+    pub mirror_listen: Option<SocketAddr>,
+    /// Where `/metrics`, `/livez` and `/readyz` are, if not on the main door.
+    pub admin_listen: Option<SocketAddr>,
+    /// How long running responses and fills may take to finish after SIGTERM; zero is not at all.
+    pub drain_timeout: Duration,
+    /// Client connections at once, over all doors.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+}
+
+/// Where things are kept.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// The one folder for everything; may not exist yet.
+    pub data_dir: PathBuf,
+}
+
+/// What the cache does for all upstreams; the spans of `[cache]` are in each upstream's [`Freshness`].
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// The prefix of the upstream that names without prefix and host mean. It is always an enabled one.
+    pub mirror: Option<String>,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Directives for `tracing_subscriber::EnvFilter`, already found valid.
+    pub level: String,
+    /// One line per request.
+    pub access: bool,
+}
+
+impl ServerConfig {
+    pub(super) fn read(section: Section, faults: &mut Vec<Fault>) -> Self {
+        let default = SocketAddr::from(([127, 0, 0, 1], 5000));
+        let section_origin = section.origin.clone();
+        let mut reader = Reader::new(section, keys::SERVER, faults);
+        let mut doors: Vec<(&str, SocketAddr)> = Vec::new();
+        for key in ["listen", "mirror_listen", "admin_listen"] {
+            let given = reader.take_entry(key, |entry| value::listener(entry.text()?));
+            let (address, origin) = match given {
+                Some(given) => given,
+                // A faulty one is judged by itself alone.
+                None if key == "listen" && !reader.failed(key) => (default, section_origin.clone()),
+                None => continue,
+            };
+            if let Some((other, taken)) = doors.iter().find(|(_, other)| value::collide(*other, address)) {
+                let reason =
+                    format!("{address} cannot be bound beside server.{other} ({taken}): use another port");
+                reader.fault(&origin, key, reason);
+            }
+            doors.push((key, address));
+        }
+        let door = |name| {
+            doors
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, address)| *address)
+        };
+        let config = Self {
+            listen: door("listen").unwrap_or(default),
+            public_url: reader.take("public_url", |entry| value::http_url(entry.text()?)),
+            mirror_listen: door("mirror_listen"),
+            admin_listen: door("admin_listen"),
+            drain_timeout: reader
+                .take("drain_timeout", Entry::span)
+                .unwrap_or(Duration::from_secs(30)),
+            max_connections: reader.take("max_connections", Entry::count).unwrap_or(10_000),
+            header_timeout: reader
+                .take("header_timeout", Entry::time_out)
+                .unwrap_or(Duration::from_secs(30)),
+        };
+        reader.finish();
+        config
+    }
+}
+
+impl StorageConfig {
+    pub(super) fn read(section: Section, faults: &mut Vec<Fault>) -> Self {
+        let mut reader = Reader::new(section, keys::STORAGE, faults);
+        let data_dir = reader.take("data_dir", |entry| {
+            let text = entry.filled()?;
+            if text.starts_with('~') {
+                return Err("`~` is not expanded here: write the whole path".to_owned());
+            }
+            let path = entry.origin.resolve(text);
+            if path.exists() && !path.is_dir() {
+                return Err(format!("{} is not a folder", path.display()));
+            }
+            Ok(path)
+        });
+        reader.finish();
+        Self {
+            data_dir: data_dir.unwrap_or_else(default_data_dir),
+        }
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    directories::ProjectDirs::from("", "", "wharfinger").map_or_else(
+        || PathBuf::from("wharfinger-data"),
+        |folders| folders.data_dir().to_owned(),
+    )
+}
+
+/// `[cache]` before the upstreams are known, which need its [`Freshness`].
+pub(super) struct CacheDraft {
+    pub(super) freshness: Freshness,
+    /// The prefix and who named it; empty for none.
+    mirror: Option<(String, Origin)>,
+}
+
+impl CacheDraft {
+    pub(super) fn read(section: Section, default_origin: &Origin, faults: &mut Vec<Fault>) -> Self {
+        let mut reader = Reader::new(section, keys::CACHE, faults);
+        let mirror = reader.take_entry("mirror", |entry| entry.text().map(|text| text.trim().to_owned()));
+        let mirror = match mirror {
+            None if !reader.failed("mirror") => Some(("docker-hub".to_owned(), default_origin.clone())),
+            mirror => mirror,
+        };
+        let freshness = Freshness::read(&mut reader, Freshness::default());
+        reader.finish();
+        Self { freshness, mirror }
+    }
+
+    /// Holds `mirror` against the upstreams that there are.
+    pub(super) fn finish(self, upstreams: &[Draft], faults: &mut Vec<Fault>) -> CacheConfig {
+        let Some((mirror, origin)) = self.mirror.filter(|(mirror, _)| !mirror.is_empty()) else {
+            return CacheConfig { mirror: None };
+        };
+        let remedy = "name an upstream that is enabled, or write mirror = \"\" for none";
+        let fault = match upstreams.iter().find(|upstream| upstream.prefix == mirror) {
+            Some(upstream) if upstream.enabled => return CacheConfig { mirror: Some(mirror) },
+            Some(_) => format!("the upstream `{mirror}` is disabled: {remedy}"),
+            None => {
+                let prefixes = upstreams.iter().map(|upstream| upstream.prefix.as_str());
+                let hint = keys::nearest(&mirror, prefixes).map(|near| format!(" (did you mean `{near}`?)"));
+                format!(
+                    "there is no upstream `{mirror}`{}: {remedy}",
+                    hint.unwrap_or_default()
+                )
+            }
+        };
+        faults.push(Fault::new(&origin.label(), "cache.mirror", fault));
+        CacheConfig { mirror: None }
+    }
+}
+
+impl LogConfig {
+    pub(super) fn read(section: Section, faults: &mut Vec<Fault>) -> Self {
+        let mut reader = Reader::new(section, keys::LOG, faults);
+        let format = reader.take("format", |entry| match entry.text()? {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            other => Err(format!("`{other}` is neither \"text\" nor \"json\"")),
+        });
+        let config = Self {
+            format: format.unwrap_or(LogFormat::Text),
+            level: reader
+                .take("level", |entry| value::log_level(entry.filled()?))
+                .unwrap_or_else(|| "info".to_owned()),
+            access: reader.take("access", Entry::boolean).unwrap_or(true),
+        };
+        reader.finish();
+        config
+    }
+}

@@ -1,0 +1,418 @@
+//! What does not load, by table: every kind of fault, and that all of them are said at once.
+
+use super::*;
+
+/// A fault each: the text, then the key and what the reason must hold.
+#[test]
+fn every_kind_of_fault() {
+    let cases = [
+        // Keys and sections.
+        ("[server]\nlisen = \"x\"", "server.lisen", "did you mean `listen`"),
+        (
+            "[server]\ntag_ttl = \"5m\"",
+            "server.tag_ttl",
+            "belongs to [cache]",
+        ),
+        (
+            "[storage]\nmax_size = \"1GiB\"",
+            "storage.max_size",
+            "unknown key",
+        ),
+        ("[chace]\nmirror = \"\"", "chace", "did you mean `cache`"),
+        ("[auth]\nanonymous = []", "auth", "unknown section"),
+        ("listen = \"127.0.0.1:1\"", "listen", "belongs under [server]"),
+        ("server = 1", "server", "write [server]"),
+        ("upstream = 1", "upstream", "write [upstream.<prefix>]"),
+        (
+            "[upstream]\nurl = \"https://x.example\"",
+            "upstream.url",
+            "write [upstream.<prefix>]",
+        ),
+        (
+            "[upstream.docker.io]\nenabled = true",
+            "upstream.docker.io",
+            "in quotes",
+        ),
+        // Syntax.
+        ("[server]\nlisten = 127.0.0.1:5000", "line 2, column 15", ""),
+        (
+            "[log]\naccess = true\naccess = true",
+            "line 3, column 1",
+            "duplicate key",
+        ),
+        // Types.
+        ("[server]\nlisten = 5000", "server.listen", "not an integer"),
+        (
+            "[server]\nmax_connections = \"9\"",
+            "server.max_connections",
+            "not a string",
+        ),
+        (
+            "[server]\nmax_connections = 0",
+            "server.max_connections",
+            "from 1 to",
+        ),
+        ("[log]\naccess = \"yes\"", "log.access", "true or false"),
+        (
+            "[upstream.quay]\nhosts = \"quay.io\"",
+            "upstream.quay.hosts",
+            "list of strings",
+        ),
+        (
+            "[upstream.quay]\nhosts = [1]",
+            "upstream.quay.hosts",
+            "strings alone",
+        ),
+        // Values.
+        ("[server]\nlisten = \":5000\"", "server.listen", "0.0.0.0:5000"),
+        (
+            "[server]\nlisten = \"localhost:5000\"",
+            "server.listen",
+            "127.0.0.1",
+        ),
+        (
+            "[server]\npublic_url = \"cache.example.com\"",
+            "server.public_url",
+            "https://",
+        ),
+        (
+            "[server]\npublic_url = \"https://c.example/?a=b\"",
+            "server.public_url",
+            "query",
+        ),
+        (
+            "[server]\ndrain_timeout = 30",
+            "server.drain_timeout",
+            "lacks a unit: write \"30s\"",
+        ),
+        (
+            "[server]\ndrain_timeout = \"30\"",
+            "server.drain_timeout",
+            "lacks a unit",
+        ),
+        (
+            "[server]\nheader_timeout = \"0s\"",
+            "server.header_timeout",
+            "longer than zero",
+        ),
+        ("[cache]\ntag_ttl = \"soon\"", "cache.tag_ttl", "not a span"),
+        ("[cache]\ngone_ttl = \"20000d\"", "cache.gone_ttl", "too long"),
+        ("[storage]\ndata_dir = \"\"", "storage.data_dir", "is empty"),
+        (
+            "[storage]\ndata_dir = \"~/x\"",
+            "storage.data_dir",
+            "not expanded",
+        ),
+        (
+            "[storage]\ndata_dir = \"/dev/null\"",
+            "storage.data_dir",
+            "not a folder",
+        ),
+        ("[log]\nformat = \"xml\"", "log.format", "neither"),
+        ("[log]\nlevel = \"inof\"", "log.level", "no level"),
+        // Doors.
+        (
+            "[server]\nmirror_listen = \"127.0.0.1:5000\"",
+            "server.mirror_listen",
+            "server.listen",
+        ),
+        (
+            "[server]\nmirror_listen = \"0.0.0.0:9\"\nadmin_listen = \"127.0.0.1:9\"",
+            "server.admin_listen",
+            "server.mirror_listen",
+        ),
+        // The mirror.
+        (
+            "[cache]\nmirror = \"dockerhub\"",
+            "cache.mirror",
+            "did you mean `docker-hub`",
+        ),
+        (
+            "[upstream.docker-hub]\nenabled = false",
+            "cache.mirror",
+            "is disabled",
+        ),
+        // Upstreams.
+        (
+            "[upstream.Nvcr]\nurl = \"https://nvcr.io\"",
+            "upstream.Nvcr",
+            "lower-case",
+        ),
+        (
+            "[upstream.library]\nurl = \"https://nvcr.io\"",
+            "upstream.library",
+            "hide other names",
+        ),
+        (
+            "[upstream.nvcr]\nenabled = true",
+            "upstream.nvcr.url",
+            "is required",
+        ),
+        (
+            "[upstream.docker-hup]\nusername = \"u\"\npassword = \"p\"",
+            "upstream.docker-hup.url",
+            "upstream.docker-hub?",
+        ),
+        (
+            "[upstream.quay]\nurl = \"ftp://quay.io\"",
+            "upstream.quay.url",
+            "must begin with",
+        ),
+        (
+            "[upstream.quay]\nurl = \"https://u:hunter2@quay.io\"",
+            "upstream.quay.url",
+            "credentials",
+        ),
+        (
+            "[upstream.quay]\nhosts = [\"https://quay.io\"]",
+            "upstream.quay.hosts",
+            "host alone",
+        ),
+        (
+            "[upstream.quay]\nhosts = [\"quay.io\", \"Quay.io\"]",
+            "upstream.quay.hosts",
+            "listed twice",
+        ),
+        (
+            "[upstream.quay]\nrealms = [\"*.quay.io\"]",
+            "upstream.quay.realms",
+            "wildcards",
+        ),
+        (
+            "[upstream.quay]\nusername = \"u\"",
+            "upstream.quay.username",
+            "needs password_file",
+        ),
+        (
+            "[upstream.quay]\npassword = \"hunter2\"",
+            "upstream.quay.password",
+            "without username",
+        ),
+        (
+            "[upstream.quay]\nusername = \"a:b\"\npassword = \"hunter2\"",
+            "upstream.quay.username",
+            "colon",
+        ),
+        (
+            "[upstream.quay]\nusername = \"u\"\npassword = 12345",
+            "upstream.quay.password",
+            "string in quotes",
+        ),
+        (
+            "[upstream.quay]\nusername = \"u\"\npassword = \"hunter2\"\npassword_file = \"/etc/passwd\"",
+            "upstream.quay.password_file",
+            "exclude each other",
+        ),
+        (
+            "[upstream.quay]\nusername = \"u\"\npassword_file = \"none\"",
+            "upstream.quay.password_file",
+            "/etc/wharfinger/none cannot be read",
+        ),
+        (
+            "[upstream.quay]\nusername = \"u\"\npassword_file = \"/dev/null\"",
+            "upstream.quay.password_file",
+            "is empty",
+        ),
+        (
+            "[upstream.quay]\nca_file = \"/dev/null\"",
+            "upstream.quay.ca_file",
+            "no certificate",
+        ),
+        (
+            "[upstream.quay]\nca_file = \"/no/such\"",
+            "upstream.quay.ca_file",
+            "cannot be read",
+        ),
+        (
+            "[upstream.quay]\nproxy = \"proxy:3128\"",
+            "upstream.quay.proxy",
+            "must begin with",
+        ),
+        (
+            "[upstream.quay]\nno_proxy = [\".corp\"]",
+            "upstream.quay.no_proxy",
+            "without proxy",
+        ),
+        (
+            "[upstream.quay]\nidle_timeout = \"0s\"",
+            "upstream.quay.idle_timeout",
+            "longer than zero",
+        ),
+        // One host, one upstream.
+        (
+            "[upstream.hub]\nurl = \"https://registry-1.docker.io\"\nhosts = [\"docker.io\"]",
+            "upstream.hub.hosts",
+            "belongs to the built-in upstream docker-hub: put these settings into [upstream.docker-hub], or take it \
+             away first with `enabled = false`",
+        ),
+        (
+            "[upstream.q]\nurl = \"https://quay.io\"",
+            "upstream.q.hosts",
+            "`hosts = []` for none",
+        ),
+        (
+            "[upstream.a]\nurl = \"https://a.example\"\n[upstream.b]\nurl = \"https://b.example\"\nhosts = [\"a.example\"]",
+            "upstream.b.hosts",
+            "belongs to the upstream a too",
+        ),
+        (
+            "[upstream.\"quay.io\"]\nurl = \"https://q.example\"",
+            "upstream.quay.io",
+            "is a host of the upstream quay",
+        ),
+    ];
+    for (text, key, reason) in cases {
+        let found = parse(text).expect_err(text);
+        // A broken line can break more than one rule of the grammar; everything else is one fault.
+        assert!(
+            found.faults().len() == 1 || key.starts_with("line"),
+            "{text}:\n{found}"
+        );
+        let fault = &found.faults()[0];
+        assert_eq!(fault.file, "/etc/wharfinger/wharfinger.toml", "{text}");
+        assert_eq!(fault.key, key, "{text}: {fault}");
+        assert!(
+            fault.reason.contains(reason) && !fault.reason.is_empty(),
+            "{text}: {fault}"
+        );
+        assert!(!found.to_string().contains("hunter2"), "{fault}");
+        assert_eq!(fault.to_string().lines().count(), 1, "{fault}");
+    }
+}
+
+#[test]
+fn all_faults_at_once() {
+    let text = "[server]\nlisten = \"x\"\nfoo = 1\n[cache]\nmirror = \"nope\"\ntag_ttl = 5\n\
+                [upstream.n]\nhosts = [\"quay.io\"]\n[log]\nformat = 1\n[colour]\n";
+    let found = lines(parse(text));
+    let keys: Vec<&str> = found.iter().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(
+        keys,
+        [
+            "colour",
+            "server.listen",
+            "server.foo",
+            "cache.tag_ttl",
+            "upstream.n.url",
+            "upstream.n.hosts",
+            "cache.mirror",
+            "log.format"
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn all_syntax_errors_at_once_and_no_secret() {
+    let found = lines(parse(
+        "[upstream.quay]\npassword = hunter2\n[log]\nformat = \"text\nlevel = = 1\n",
+    ));
+    for line in ["line 2,", "line 4,", "line 5,"] {
+        assert!(
+            found.iter().any(|fault| fault.contains(line)),
+            "{line} {found:#?}"
+        );
+    }
+    assert!(!found.join("\n").contains("hunter2"));
+}
+
+/// Each listed key is read: a table is no valid value of any, so each must be a fault of its own, and no unknown key.
+#[test]
+fn every_known_key_is_read() {
+    for (section, key) in known_keys() {
+        let section = section.replace("<prefix>", "quay");
+        let found = parse(&format!("[{section}]\n{key} = {{}}\n")).expect_err(key);
+        let own = found
+            .faults()
+            .iter()
+            .any(|fault| fault.key == format!("{section}.{key}") && fault.reason.contains("not a table"));
+        assert!(own, "{section}.{key}: {found}");
+    }
+}
+
+#[test]
+fn a_fault_of_the_environment_names_the_variable() {
+    let cases = [
+        (
+            ("WHARFINGER__SERVER__LISEN", "x"),
+            "server.lisen",
+            "did you mean `WHARFINGER__SERVER__LISTEN`",
+        ),
+        (("WHARFINGER__SERVER", "x"), "server", "names no key"),
+        (("WHARFINGER__", "x"), "", "names no key"),
+        (("WHARFINGER__AUTH__ANONYMOUS", "pull"), "auth", "unknown section"),
+        (
+            ("WHARFINGER__SERVER__LISTEN", ""),
+            "server.listen",
+            "not an IP address",
+        ),
+        (
+            ("WHARFINGER__SERVER__MAX_CONNECTIONS", "many"),
+            "server.max_connections",
+            "whole number",
+        ),
+        (("WHARFINGER__LOG__ACCESS", "yes"), "log.access", "true or false"),
+        (("WHARFINGER__CACHE__TAG_TTL", "300"), "cache.tag_ttl", "\"300s\""),
+        (
+            ("WHARFINGER__UPSTREAM__URL", "https://x.example"),
+            "upstream.url",
+            "names no upstream",
+        ),
+        (
+            ("WHARFINGER__UPSTREAM__DOCKER_HUP__USERNAME", "u"),
+            "upstream.docker-hup.url",
+            "upstream.docker-hub?",
+        ),
+        (
+            ("WHARFINGER__UPSTREAM__QUAY__HOSTS", "docker.io"),
+            "upstream.quay.hosts",
+            "docker-hub",
+        ),
+        (
+            ("WHARFINGER__CACHE__MIRROR", "nope"),
+            "cache.mirror",
+            "no upstream",
+        ),
+        (
+            ("WHARFINGER__UPSTREAM__DOCKER_HUB__ENABLED", "false"),
+            "cache.mirror",
+            "is disabled",
+        ),
+    ];
+    for ((name, value), key, reason) in cases {
+        let found = with_variables(None, &[(name, value)]).expect_err(name);
+        let fault = found
+            .faults()
+            .iter()
+            .find(|fault| fault.key.starts_with(key) && fault.reason.contains(reason));
+        let fault = fault.unwrap_or_else(|| panic!("{name}: {found}"));
+        // What is amiss with a default belongs to the environment as a whole.
+        assert!(
+            fault.file == name || (fault.file == "environment" && reason == "is disabled"),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
+fn variables_that_mean_the_same_are_faults() {
+    let found = lines(with_variables(
+        None,
+        &[
+            ("WHARFINGER__SERVER__LISTEN", "127.0.0.1:1"),
+            ("WHARFINGER__server__listen", "127.0.0.1:2"),
+        ],
+    ));
+    assert!(
+        found[0].contains("is given by WHARFINGER__SERVER__LISTEN already"),
+        "{found:?}"
+    );
+    let found = lines(with_variables(
+        Some("[upstream.a-b]\nurl = \"https://a.example\"\n[upstream.a_b]\nurl = \"https://b.example\"\n"),
+        &[("WHARFINGER__UPSTREAM__A_B__INSECURE", "true")],
+    ));
+    assert!(
+        found[0].contains("means the upstreams a-b and a_b alike"),
+        "{found:?}"
+    );
+}

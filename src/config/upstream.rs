@@ -1,0 +1,345 @@
+//! The upstreams: the built-in ones with the tables of the configuration merged over them, and the checks that
+//! concern several of them, because a host must lead to exactly one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use url::Url;
+
+use super::credentials::{Credentials, read_certificates};
+use super::fault::Fault;
+use super::keys;
+use super::reader::Reader;
+use super::source::{Entry, Origin, Section};
+use super::value;
+
+/// How long what is known about content of an upstream may be used. Folded from `[cache]` and the upstream's own
+/// table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// How long a tag is taken to point where it pointed; zero asks every time.
+    pub tag_ttl: Duration,
+    /// How long after that it may still be served while the upstream fails; zero is never.
+    pub stale_if_error: Duration,
+    /// How long "not found" is believed.
+    pub negative_ttl: Duration,
+    /// How long a client waits for a tag to be revalidated before it gets the stale answer.
+    pub revalidate_timeout: Duration,
+    /// How long a tag is still served after its healthy upstream said that it no longer has it.
+    pub gone_ttl: Duration,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            tag_ttl: Duration::from_mins(5),
+            stale_if_error: Duration::from_secs(30 * DAY),
+            negative_ttl: Duration::from_secs(10),
+            revalidate_timeout: Duration::from_secs(2),
+            gone_ttl: Duration::from_secs(DAY),
+        }
+    }
+}
+
+impl Freshness {
+    /// The five keys of a section, each falling back to `base`.
+    pub(super) fn read(reader: &mut Reader<'_>, base: Self) -> Self {
+        Self {
+            tag_ttl: reader.take("tag_ttl", Entry::span).unwrap_or(base.tag_ttl),
+            stale_if_error: reader
+                .take("stale_if_error", Entry::span)
+                .unwrap_or(base.stale_if_error),
+            negative_ttl: reader
+                .take("negative_ttl", Entry::span)
+                .unwrap_or(base.negative_ttl),
+            revalidate_timeout: reader
+                .take("revalidate_timeout", Entry::time_out)
+                .unwrap_or(base.revalidate_timeout),
+            gone_ttl: reader.take("gone_ttl", Entry::span).unwrap_or(base.gone_ttl),
+        }
+    }
+}
+
+/// An upstream that is enabled, ready for use.
+#[derive(Clone)]
+pub struct UpstreamConfig {
+    /// The name by which people address it, one component of a repository name.
+    pub prefix: String,
+    /// The registry, http or https; `/v2/` comes after its path.
+    pub url: Url,
+    /// Hosts (lower case, with a port if any) that mean this upstream in `ns` and in paths.
+    pub hosts: Vec<String>,
+    /// Our login there, if any.
+    pub credentials: Option<Credentials>,
+    /// Further hosts that its token realm may live on.
+    pub realms: Vec<String>,
+    /// The contents of `ca_file`: PEM with at least one certificate, trusted beside the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The outbound proxy. May hold credentials: never print it whole.
+    pub proxy: Option<Url>,
+    /// What is reached without the proxy: hosts, `.domain` suffixes, addresses or networks.
+    pub no_proxy: Vec<String>,
+    /// Do not verify TLS certificates.
+    pub insecure: bool,
+    /// Follow redirects and realms to private addresses too.
+    pub allow_private: bool,
+    /// Give what only our credentials can read to callers without any.
+    pub share_private: bool,
+    /// Limit for a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// Limit from the request to the first byte of the response.
+    pub header_timeout: Duration,
+    /// Limit between two bytes of a body.
+    pub idle_timeout: Duration,
+    /// Connections to one host for blobs.
+    pub max_connections: usize,
+    /// How long what it said holds.
+    pub freshness: Freshness,
+}
+
+impl fmt::Debug for UpstreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamConfig")
+            .field("prefix", &self.prefix)
+            .field("url", &self.url.as_str())
+            .field("hosts", &self.hosts)
+            .field("credentials", &self.credentials)
+            .field("proxy", &self.proxy.as_ref().map(value::host_of))
+            .field("freshness", &self.freshness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An upstream that exists without configuration.
+pub(super) struct Builtin {
+    pub(super) prefix: &'static str,
+    url: &'static str,
+    hosts: &'static [&'static str],
+}
+
+/// The built-in upstreams. k8s.gcr.io is not among the hosts of `kubernetes`: it is frozen, and lacks new images.
+pub(super) const BUILTINS: [Builtin; 5] = [
+    Builtin {
+        prefix: "docker-hub",
+        url: "https://registry-1.docker.io",
+        hosts: &["docker.io", "index.docker.io", "registry-1.docker.io"],
+    },
+    Builtin {
+        prefix: "quay",
+        url: "https://quay.io",
+        hosts: &["quay.io"],
+    },
+    Builtin {
+        prefix: "github",
+        url: "https://ghcr.io",
+        hosts: &["ghcr.io"],
+    },
+    Builtin {
+        prefix: "ecr-public",
+        url: "https://public.ecr.aws",
+        hosts: &["public.ecr.aws"],
+    },
+    Builtin {
+        prefix: "kubernetes",
+        url: "https://registry.k8s.io",
+        hosts: &["registry.k8s.io"],
+    },
+];
+
+/// What was read of one upstream, valid or not: the checks across upstreams need those with faults too.
+pub(super) struct Draft {
+    pub(super) prefix: String,
+    pub(super) enabled: bool,
+    pub(super) origin: Origin,
+    /// Without a configuration when its own faults left none.
+    pub(super) config: Option<UpstreamConfig>,
+    builtin: bool,
+    hosts: Vec<String>,
+    /// Who named the hosts; `None` when they are the built-in ones or the url's.
+    hosts_from: Option<Origin>,
+}
+
+/// Reads every upstream and checks them against each other. Sorted by prefix.
+pub(super) fn read(
+    sections: BTreeMap<String, Section>,
+    base: Freshness,
+    faults: &mut Vec<Fault>,
+) -> Vec<Draft> {
+    let prefixes: Vec<String> = sections.keys().cloned().collect();
+    let drafts: Vec<Draft> = sections
+        .into_iter()
+        .map(|(prefix, section)| read_one(prefix, section, &prefixes, base, faults))
+        .collect();
+    check_hosts(&drafts, faults);
+    drafts
+}
+
+fn read_one(
+    prefix: String,
+    section: Section,
+    prefixes: &[String],
+    base: Freshness,
+    faults: &mut Vec<Fault>,
+) -> Draft {
+    let builtin = BUILTINS.iter().find(|known| known.prefix == prefix);
+    if let Err(reason) = value::check_prefix(&prefix) {
+        faults.push(Fault::new(&section.origin.label(), section.name.clone(), reason));
+    }
+    let section_origin = section.origin.clone();
+    let mut reader = Reader::new(section, keys::UPSTREAM, faults);
+    let enabled = reader.take("enabled", Entry::boolean).unwrap_or(true);
+    let url_given = reader.origin("url").is_some();
+    let url = reader
+        .take("url", |entry| value::http_url(entry.text()?))
+        .or_else(|| builtin.and_then(|known| Url::parse(known.url).ok()));
+    if url.is_none() && enabled && !url_given {
+        let others = prefixes
+            .iter()
+            .map(String::as_str)
+            .filter(|other| *other != prefix);
+        let hint = keys::nearest(&prefix, others).map_or(String::new(), |near| {
+            format!("; or did you mean upstream.{near}?")
+        });
+        reader.fault(
+            &section_origin,
+            "url",
+            format!("is required, like \"https://registry.example.com\"{hint}"),
+        );
+    }
+    let hosts = reader.take_entry("hosts", |entry| entry.list(value::host));
+    let (hosts, hosts_from) = match (hosts, builtin, &url) {
+        (Some((hosts, origin)), _, _) => (hosts, Some(origin)),
+        (None, Some(known), _) => (known.hosts.iter().map(|host| (*host).to_owned()).collect(), None),
+        (None, None, Some(url)) => (vec![value::host_of(url)], None),
+        (None, None, None) => (Vec::new(), None),
+    };
+    let credentials = Credentials::read(&mut reader, enabled);
+    let ca_pem = reader.take("ca_file", |entry| {
+        let path = entry.filled()?;
+        if enabled {
+            read_certificates(&entry.origin.resolve(path)).map(Some)
+        } else {
+            Ok(None)
+        }
+    });
+    let proxy = reader.take_entry("proxy", |entry| value::proxy_url(entry.text()?));
+    let no_proxy = reader.take_entry("no_proxy", |entry| entry.list(no_proxy));
+    if let (None, Some((_, origin))) = (&proxy, &no_proxy)
+        && !reader.failed("proxy")
+    {
+        reader.fault(origin, "no_proxy", "does nothing without proxy");
+    }
+    let realms = reader
+        .take("realms", |entry| entry.list(value::host))
+        .unwrap_or_default();
+    let flag = |reader: &mut Reader<'_>, key| reader.take(key, Entry::boolean).unwrap_or(false);
+    let time_out = |reader: &mut Reader<'_>, key, seconds| {
+        reader
+            .take(key, Entry::time_out)
+            .unwrap_or(Duration::from_secs(seconds))
+    };
+    let insecure = flag(&mut reader, "insecure");
+    let allow_private = flag(&mut reader, "allow_private");
+    let share_private = flag(&mut reader, "share_private");
+    let connect_timeout = time_out(&mut reader, "connect_timeout", 5);
+    let header_timeout = time_out(&mut reader, "header_timeout", 10);
+    let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
+    let max_connections = reader.take("max_connections", Entry::count).unwrap_or(16);
+    let freshness = Freshness::read(&mut reader, base);
+    let origin = reader.finish();
+    let config = url.map(|url| UpstreamConfig {
+        prefix: prefix.clone(),
+        url,
+        hosts: hosts.clone(),
+        credentials,
+        realms,
+        ca_pem: ca_pem.flatten(),
+        proxy: proxy.map(|(proxy, _)| proxy),
+        no_proxy: no_proxy.map(|(list, _)| list).unwrap_or_default(),
+        insecure,
+        allow_private,
+        share_private,
+        connect_timeout,
+        header_timeout,
+        idle_timeout,
+        max_connections,
+        freshness,
+    });
+    Draft {
+        prefix,
+        enabled,
+        origin,
+        config,
+        builtin: builtin.is_some(),
+        hosts,
+        hosts_from,
+    }
+}
+
+fn no_proxy(item: &str) -> Result<String, String> {
+    let item = item.trim();
+    if item.is_empty() || item.contains(char::is_whitespace) || item.contains("://") || item.contains(',') {
+        return Err(format!("`{item}` is no host, .domain, address or network"));
+    }
+    Ok(item.to_ascii_lowercase())
+}
+
+/// No host may lead to two upstreams, and no prefix may be another one's host: names would be ambiguous.
+fn check_hosts(drafts: &[Draft], faults: &mut Vec<Fault>) {
+    let mut owners: BTreeMap<&str, &Draft> = BTreeMap::new();
+    let mut order: Vec<&Draft> = drafts.iter().filter(|draft| draft.enabled).collect();
+    // What nobody configured owns its hosts first, so that the blame falls on what somebody wrote.
+    order.sort_by_key(|draft| {
+        (
+            !draft.builtin || draft.hosts_from.is_some(),
+            draft.prefix.as_str(),
+        )
+    });
+    for draft in &order {
+        for host in &draft.hosts {
+            if let Some(owner) = owners.get(host.as_str()) {
+                let (origin, hint) = match &draft.hosts_from {
+                    Some(origin) => (origin, String::new()),
+                    None => (
+                        &draft.origin,
+                        " (the url's host, as hosts is not set; `hosts = []` for none)".to_owned(),
+                    ),
+                };
+                let remedy = if owner.builtin {
+                    format!(
+                        "{host} belongs to the built-in upstream {0}{hint}: put these settings into [upstream.{0}], \
+                         or take it away first with `enabled = false` there",
+                        owner.prefix
+                    )
+                } else {
+                    format!("{host} belongs to the upstream {} too{hint}", owner.prefix)
+                };
+                faults.push(Fault::new(
+                    &origin.label(),
+                    format!("upstream.{}.hosts", draft.prefix),
+                    remedy,
+                ));
+            } else {
+                owners.insert(host, draft);
+            }
+        }
+    }
+    for draft in &order {
+        if let Some(owner) = owners
+            .get(draft.prefix.as_str())
+            .filter(|owner| owner.prefix != draft.prefix)
+        {
+            let reason = format!(
+                "this prefix is a host of the upstream {}: choose another",
+                owner.prefix
+            );
+            faults.push(Fault::new(
+                &draft.origin.label(),
+                format!("upstream.{}", draft.prefix),
+                reason,
+            ));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Sockets: binds, accepts, limits, drains, and serves any hyper service on what it accepted. Knows no
+//! registry.
+//!
+//! `app` builds one [`Server`], and calls [`Server::serve`] for each door.
+
+mod connection;
+mod drain;
+mod sendfile;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use drain::{Drain, DrainOutcome};
+
+/// Connections that the kernel accepts on its own before we do.
+const BACKLOG: u32 = 1024;
+
+/// Waits after an accept that failed for want of something: the first, doubled up to the last.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a server bears.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections open at a time, over all doors; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How long an HTTP/1 client may take for the head of a request, or stay idle before one. A little above
+    /// 30 s, after which the Go clients close idle connections themselves: the side that sends must be the
+    /// one that closes.
+    pub header_timeout: Duration,
+    /// Bytes of the head of a request (at least 8 KiB); beyond them the answer is 431. It is also hyper's
+    /// buffer for reading.
+    pub max_header_bytes: usize,
+    /// How long not a byte may move: then a client that does not read is cut, an idle HTTP/2 connection
+    /// ended. Noticed after one to two times this.
+    pub stall_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 8192,
+            header_timeout: Duration::from_secs(35),
+            max_header_bytes: 64 * 1024,
+            stall_timeout: Duration::from_mins(2),
+        }
+    }
+}
+
+/// What a service may know of the connection that it is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Our own address that it connected to.
+    pub local: SocketAddr,
+    /// Whether bytes go out as they are (not through TLS).
+    pub plain: bool,
+}
+
+impl Connection {
+    /// Whether a response to a request of `version` may carry slices of a mapped file. Over HTTP/1 without
+    /// TLS they go out by sendfile. TLS reads all of a body, and HTTP/2 the first bytes of each frame, with
+    /// the CPU: there the body has to come from reads of the file, so that a disk error stays an error.
+    pub fn takes_mapped(&self, version: Version) -> bool {
+        self.plain && version <= Version::HTTP_11
+    }
+}
+
+/// A socket that listens, nothing accepted from it yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+impl Bound {
+    /// The address, with the port that the kernel chose for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// Listens on `addr`. `[::]` takes IPv4 as well, as the system is set. Must be called within a tokio runtime.
+///
+/// # Errors
+/// What bind(2) and listen(2) say: the address is in use, is not ours, or needs a privilege.
+pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A restart must not wait for the connections of the previous run to be forgotten.
+    socket.set_reuseaddr(true)?;
+    // The rest is for the connections, which inherit it from here. Answers are written whole: waiting for
+    // more to fill a packet would only delay them. And a silent client whose machine is gone is found out
+    // within two minutes.
+    socket.set_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    sockopt::set_tcp_keepidle(&socket, Duration::from_mins(1))?;
+    sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(&socket, 4)?;
+    socket.bind(addr)?;
+    let listener = socket.listen(BACKLOG)?;
+    let local = listener.local_addr()?;
+    Ok(Bound { listener, local })
+}
+
+/// Serves connections under one set of limits. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    drain: Drain,
+    slots: Arc<Semaphore>,
+    builder: auto::Builder<TokioExecutor>,
+}
+
+impl Server {
+    /// A server that `drain` stops.
+    pub fn new(limits: Limits, drain: Drain) -> Self {
+        let slots = Arc::new(Semaphore::new(
+            limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+        ));
+        let builder = connection::builder(&limits);
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                drain,
+                slots,
+                builder,
+            }),
+        }
+    }
+
+    /// Accepts from `bound` until the drain starts, and serves each connection in a task of its own with the
+    /// service that `make` gives it. Connections outlive this call: [`Drain::wait`] waits for them.
+    ///
+    /// A body that fails breaks the connection (HTTP/1) or resets the stream (HTTP/2), so that no client
+    /// takes a part for the whole.
+    pub async fn serve<F, S, B>(&self, bound: Bound, make: F)
+    where
+        F: Fn(Connection) -> S,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let watch = self.shared.drain.watch();
+        loop {
+            let (stream, peer, slot) = tokio::select! {
+                biased;
+                () = watch.stopped() => return,
+                accepted = self.accept(&bound) => accepted,
+            };
+            // Differs from the bound address when that is a wildcard.
+            let local = stream.local_addr().unwrap_or(bound.local);
+            let service = make(Connection {
+                peer,
+                local,
+                plain: true,
+            });
+            let shared = Arc::clone(&self.shared);
+            let watch = shared.drain.watch();
+            tokio::spawn(async move {
+                connection::serve(stream, &shared.builder, service, &shared.limits, watch).await;
+                drop(slot);
+            });
+        }
+    }
+
+    /// Waits for a free slot and a connection, and through errors.
+    async fn accept(&self, bound: &Bound) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+        // Never closed, so there always is a permit in the end.
+        let slot = Arc::clone(&self.shared.slots).acquire_owned().await.ok();
+        let mut pause = PAUSE;
+        loop {
+            let error = match bound.listener.accept().await {
+                Ok((stream, peer)) => return (stream, peer, slot),
+                Err(error) => error,
+            };
+            if concerns_one_connection(&error) {
+                tracing::debug!(%error, "a connection was gone before it was accepted");
+                continue;
+            }
+            tracing::warn!(%error, listen = %bound.local, "cannot accept connections, trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Whether accept(2) reports an error of the connection at hand, and not one that the next call would meet as
+/// well.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::TIMEDOUT
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+        )
+    )
+}

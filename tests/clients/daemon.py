@@ -1,0 +1,88 @@
+"""The daemon under test: its configuration, its start, and where it says that it listens."""
+
+import re
+
+import tokens
+from process import Failure, wait_until
+
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+LISTENING = re.compile(r'\baddress"?[=:] ?"?(?P<address>127\.0\.0\.1:[0-9]+)')
+
+
+def listening(log):
+    """The addresses that the daemon's log announces: lines with `listening` and `address=127.0.0.1:PORT`."""
+    lines = (STYLE.sub("", line) for line in log.splitlines())
+    return {found["address"] for line in lines if "listening" in line for found in LISTENING.finditer(line)}
+
+
+class Daemon:
+    """`wharfinger serve` with a main door, a mirror door, and upstreams with and without credentials."""
+
+    def __init__(self, work, binary, ports, plain, tokened):
+        self.work, self.binary = work, binary
+        self.port, self.mirror_port = ports
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.address}"
+        self.mirror_url = f"http://127.0.0.1:{self.mirror_port}"
+        self.plain, self.tokened = plain, tokened
+        self.process = None
+        self.password = work.root / "password"
+        self.password.write_text(f"{tokens.PASSWORD}\n")
+        self.password.chmod(0o600)
+
+    def configuration(self, tag_ttl):
+        return f"""
+[server]
+listen = "{self.address}"
+mirror_listen = "127.0.0.1:{self.mirror_port}"
+
+[storage]
+data_dir = "{self.work.root / "data"}"
+
+[cache]
+tag_ttl = "{tag_ttl}"
+
+[upstream.docker-hub]
+url = "{self.plain.url}"
+
+# With our credentials, and what they can read is for everybody who asks.
+[upstream.tokened]
+url = "{self.tokened.url}"
+hosts = ["tokened.example"]
+username = "{tokens.USER}"
+password_file = "{self.password}"
+share_private = true
+
+# The same registry without credentials.
+[upstream.anonymous]
+url = "{self.tokened.url}"
+hosts = ["anonymous.example"]
+
+[log]
+format = "text"
+"""
+
+    def start(self, tag_ttl="1h", empty=False):
+        """Starts it on its ports; `empty` begins with a new data folder."""
+        if empty:
+            self.work.fresh("data")
+        config = self.work.root / "wharfinger.toml"
+        config.write_text(self.configuration(tag_ttl))
+        log = self.work.log("daemon")
+        before = len(log.read_text(errors="replace")) if log.exists() else 0
+        self.process = self.work.start("daemon", [self.binary, "serve", "--config", config])
+        wanted = {self.address, self.mirror_url.removeprefix("http://")}
+        said = lambda: listening(log.read_text(errors="replace")[before:])  # noqa: E731
+        wait_until("the daemon says where it listens", lambda: wanted <= said(), 30, self.process)
+
+    def stop(self):
+        """Ends it by SIGTERM, which must be a clean end."""
+        if self.process:
+            process, self.process = self.process, None
+            status = self.work.stop(process)
+            if status != 0:
+                raise Failure(f"the daemon ended with status {status} on SIGTERM")
+
+    def restart(self, tag_ttl="1h", empty=False):
+        self.stop()
+        self.start(tag_ttl, empty)
