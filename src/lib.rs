@@ -1,10 +1,32 @@
 //! Wharfinger: a streaming, verifying container registry cache.
 //!
 //! The house has floors; a room imports only from the floors below it, and `tests/it/layers.rs` keeps the walls.
+//!
+//! | floor | room | what lives there |
+//! |---|---|---|
+//! | 10 | `cli`, `app` | subcommands; from a configuration to a running daemon |
+//! | 7 | `api` | the HTTP front: routes, answers, errors |
+//! | 6 | `registry` | the one door to content: which repository a client means |
+//! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
+//! | 4 | `repository` | what a repository holds: links, manifests, tags |
+//! | 3 | `upstream` | the client of other registries |
+//! | 3 | `storage` | bytes and index on disk |
+//! | 3 | `server` | sockets |
+//! | 2 | `config` | plain, validated data |
+//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `mapped` | words, metrics and logs, time, single-flight, sendfile |
 
+pub mod api;
+pub mod app;
+pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod collapse;
 pub mod config;
 pub mod mapped;
 pub mod oci;
+pub mod registry;
+pub mod repository;
 pub mod server;
+pub mod storage;
+pub mod telemetry;
+pub mod upstream;

@@ -25,7 +25,7 @@ impl Algorithm {
     }
 
     /// Length of the hash in bytes.
-    pub fn len(self) -> usize {
+    pub fn hash_len(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
@@ -63,7 +63,7 @@ pub enum DigestError {
 impl Digest {
     /// Makes a digest of a finished hash; `None` when its length is not the algorithm's.
     pub fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Option<Self> {
-        if hash.len() != algorithm.len() {
+        if hash.len() != algorithm.hash_len() {
             return None;
         }
         let mut bytes = [0; 64];
@@ -78,7 +78,7 @@ impl Digest {
 
     /// The hash: 32 or 64 bytes.
     pub fn hash(&self) -> &[u8] {
-        &self.bytes[..self.algorithm.len()]
+        &self.bytes[..self.algorithm.hash_len()]
     }
 
     /// The hash in lower-case hex, as in file names and fallback tags.
@@ -88,7 +88,7 @@ impl Digest {
 
     /// A compact key for the index: one byte for the algorithm, then the hash.
     pub fn to_key(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(1 + self.algorithm.len());
+        let mut key = Vec::with_capacity(1 + self.algorithm.hash_len());
         key.push(match self.algorithm {
             Algorithm::Sha256 => 1,
             Algorithm::Sha512 => 2,
@@ -122,11 +122,12 @@ impl FromStr for Digest {
             });
         };
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if encoded.len() != algorithm.len() * 2 || !encoded.bytes().all(lower_hex) {
+        if encoded.len() != algorithm.hash_len() * 2 || !encoded.bytes().all(lower_hex) {
             return Err(DigestError::Malformed);
         }
         let mut bytes = [0; 64];
-        hex::decode_to_slice(encoded, &mut bytes[..algorithm.len()]).map_err(|_| DigestError::Malformed)?;
+        hex::decode_to_slice(encoded, &mut bytes[..algorithm.hash_len()])
+            .map_err(|_| DigestError::Malformed)?;
         Ok(Self { algorithm, bytes })
     }
 }
@@ -144,7 +145,7 @@ fn well_formed(algorithm: &str, encoded: &str) -> bool {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0u8; 128];
-        let text = &mut text[..self.algorithm.len() * 2];
+        let text = &mut text[..self.algorithm.hash_len() * 2];
         // The buffer has twice the hash's length, which is all that can go wrong.
         hex::encode_to_slice(self.hash(), text).map_err(|_| fmt::Error)?;
         f.write_str(self.algorithm.name())?;

@@ -7,5 +7,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
 mod config_files;
+mod dashboards;
+mod layers;
 mod support;
 mod support_tests;

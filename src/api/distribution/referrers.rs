@@ -1,0 +1,77 @@
+//! `referrers/<digest>`: an index of what refers to a manifest; an empty one when nothing does.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::api::Asking;
+use crate::api::body::Content;
+use crate::api::query;
+use crate::api::reply::{FILTERS_APPLIED, Reply};
+use crate::api::rescue::Failure;
+use crate::oci::{Descriptor, Digest, OCI_INDEX};
+use crate::registry::Repository;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u8,
+    media_type: &'static str,
+    manifests: Vec<&'a Descriptor>,
+}
+
+/// Answers with the index.
+pub(in crate::api) async fn list(
+    asking: &mut Asking<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    asking.exchange.digest = Some(*digest);
+    let found = asking.shared.registry.referrers(repository, digest).await;
+    let answer = found.map_err(Failure::Registry)?;
+    asking.note(answer.status);
+    let wanted = query::get(asking.uri.query().unwrap_or_default(), "artifactType");
+    let body = Bytes::from(index(&answer.value, wanted.as_deref()));
+    let mut reply = Reply::new(StatusCode::OK, Content::Full(body))
+        .with(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
+    if wanted.is_some() {
+        reply
+            .headers
+            .insert(&FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+    }
+    Ok(reply)
+}
+
+fn index(descriptors: &[Descriptor], artifact_type: Option<&str>) -> Vec<u8> {
+    let fits = |descriptor: &&Descriptor| {
+        artifact_type.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
+    };
+    let index = Index {
+        schema_version: 2,
+        media_type: OCI_INDEX,
+        manifests: descriptors.iter().filter(fits).collect(),
+    };
+    // Strings and numbers always serialize.
+    serde_json::to_vec(&index).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filtered_and_not() {
+        let one = r#"{"mediaType":"m","digest":"sha256:1","size":1,"artifactType":"a/b+json","annotations":{"k":"v"}}"#;
+        let two = r#"{"mediaType":"m","digest":"sha256:2","size":2}"#;
+        let all: Vec<Descriptor> = [one, two]
+            .iter()
+            .map(|text| serde_json::from_str(text).unwrap())
+            .collect();
+        let head =
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
+        let text = |filter| String::from_utf8(index(&all, filter)).unwrap();
+        assert_eq!(text(None), format!("{head}{one},{two}]}}"));
+        assert_eq!(text(Some("a/b+json")), format!("{head}{one}]}}"));
+        assert_eq!(text(Some("other")), format!("{head}]}}"));
+    }
+}

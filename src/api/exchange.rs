@@ -1,0 +1,187 @@
+//! One request and its response, as log and metrics tell it: begun with the head of the request, told when the last
+//! byte has been handed over, or when the client has gone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+
+use super::request_id::RequestId;
+use super::{Entrance, Shared};
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Tag};
+use crate::registry::{CacheStatus, Outcome, Repository};
+use crate::telemetry::{AccessEntry, Ending, UpstreamMetrics, Word};
+
+/// Told as the status where the client left before there was one: nginx's number for it, which log readers know.
+const CLIENT_LEFT: u16 = 499;
+
+/// What a request is about, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Unknown,
+    Base,
+    Manifest,
+    ManifestHead,
+    Blob,
+    BlobHead,
+    Tags,
+    Referrers,
+    Health,
+    Metrics,
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Base => "base",
+            Self::Manifest => "manifest",
+            Self::ManifestHead => "manifest-head",
+            Self::Blob => "blob",
+            Self::BlobHead => "blob-head",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+impl Entrance {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Mirror => "mirror",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+fn outcome_word(outcome: Outcome) -> Word {
+    Word {
+        index: outcome as usize,
+        text: outcome.as_str(),
+    }
+}
+
+/// One exchange. Dropping it tells it.
+pub(super) struct Exchange {
+    shared: Arc<Shared>,
+    pub(super) id: RequestId,
+    began: Instant,
+    client: SocketAddr,
+    entrance: Entrance,
+    method: Method,
+    uri: Uri,
+    agent: Option<HeaderValue>,
+    pub(super) operation: Operation,
+    pub(super) repository: Option<Repository>,
+    pub(super) upstream: Option<Arc<UpstreamMetrics>>,
+    pub(super) tag: Option<Tag>,
+    pub(super) digest: Option<Digest>,
+    pub(super) status: Option<CacheStatus>,
+    pub(super) code: Option<StatusCode>,
+    bytes: u64,
+    first_byte: Option<Duration>,
+    pub(super) ending: Ending,
+}
+
+impl Exchange {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        entrance: Entrance,
+        client: SocketAddr,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Self {
+        Self {
+            shared: shared.clone(),
+            id: shared.ids.next(),
+            began: Instant::now(),
+            client,
+            entrance,
+            method: method.clone(),
+            uri: uri.clone(),
+            agent: headers.get(header::USER_AGENT).cloned(),
+            operation: Operation::Unknown,
+            repository: None,
+            upstream: None,
+            tag: None,
+            digest: None,
+            status: None,
+            code: None,
+            bytes: 0,
+            first_byte: None,
+            // What it was when nothing else came of it.
+            ending: Ending::Cut,
+        }
+    }
+
+    /// The response's head is ready, or the first piece of its body.
+    pub(super) fn started(&mut self) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.began.elapsed());
+        }
+    }
+
+    /// A piece of the body was handed over.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.started();
+        self.bytes += bytes as u64;
+        if let (Some(upstream), Some(status)) = (&self.upstream, self.status) {
+            upstream.bytes_out(outcome_word(status.outcome), bytes as u64);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let total = self.began.elapsed();
+        let first_byte = self.first_byte.unwrap_or(total);
+        let code = self.code.map_or(CLIENT_LEFT, |code| code.as_u16());
+        let outcome = self.status.map_or(Outcome::None, |status| status.outcome);
+        self.shared.metrics.request(
+            Word {
+                index: self.entrance as usize,
+                text: self.entrance.as_str(),
+            },
+            Word {
+                index: self.operation as usize,
+                text: self.operation.as_str(),
+            },
+            outcome_word(outcome),
+            code,
+            first_byte,
+        );
+        if !self.shared.access.is_on() {
+            return;
+        }
+        let now = Timestamp::now().0;
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        self.shared.access.write(&AccessEntry {
+            unix_millis: now.saturating_sub(u64::try_from(total.as_millis()).unwrap_or(u64::MAX)),
+            request: self.id.as_str(),
+            client: self.client,
+            door: self.entrance.as_str(),
+            method: self.method.as_str(),
+            path,
+            repository: self.repository.as_ref().map(|repository| &**repository.key()),
+            tag: self.tag.as_ref().map(Tag::as_str),
+            digest: self
+                .digest
+                .as_ref()
+                .map(|digest| digest as &dyn std::fmt::Display),
+            status: code,
+            outcome: self.status.map(|status| status.outcome.as_str()),
+            upstream: self.repository.as_ref().map(Repository::upstream),
+            bytes: self.bytes,
+            first_byte,
+            total,
+            ending: self.ending,
+            agent: self.agent.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}

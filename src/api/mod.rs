@@ -1,0 +1,224 @@
+//! The HTTP front: one order for every request (parse, authorize, handle, rescue), one place for what all answers
+//! share.
+//!
+//! `app` builds one [`Api`] and asks it for a service per connection. Everything below the parse speaks in parsed
+//! types.
+
+mod body;
+mod distribution;
+mod exchange;
+mod health;
+mod query;
+mod reply;
+mod request_id;
+mod rescue;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+
+use crate::registry::{Asked, CacheStatus, Registry, Repository};
+use crate::server::Connection;
+use crate::telemetry::{AccessLog, Metrics};
+
+pub use body::{Body, BodyError};
+
+use exchange::Exchange;
+use reply::Reply;
+use request_id::RequestIds;
+use rescue::Failure;
+use route::{Route, Target};
+
+/// The listener that a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// `server.listen`: the main door, and `/mirror/v2/`.
+    Main,
+    /// `server.mirror_listen`: the mirror door alone.
+    Mirror,
+    /// `server.admin_listen`: health and metrics alone.
+    Admin,
+}
+
+/// What the front is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether health and metrics are on the main door, which they are unless they have a listener of their own.
+    pub admin_on_main: bool,
+}
+
+/// The HTTP front. Clones are the same one.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    access: AccessLog,
+    options: Options,
+    ready: AtomicBool,
+    ids: RequestIds,
+}
+
+/// A request while it is handled.
+struct Asking<'a> {
+    shared: &'a Shared,
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    connection: Connection,
+    exchange: &'a mut Exchange,
+}
+
+impl Api {
+    /// A front to `registry`. It is ready at once; see [`Api::set_ready`].
+    pub fn new(registry: Arc<Registry>, metrics: Arc<Metrics>, access: AccessLog, options: Options) -> Self {
+        let shared = Shared {
+            registry,
+            metrics,
+            access,
+            options,
+            ready: AtomicBool::new(true),
+            ids: RequestIds::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// What `/readyz` says from now on: `false` while draining. Requests are answered all the same.
+    pub fn set_ready(&self, ready: bool) {
+        self.shared.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The service for one connection. Bodies of requests are not read: nothing that takes one is served.
+    pub fn service(
+        &self,
+        entrance: Entrance,
+        connection: Connection,
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Send
+    + use<> {
+        let shared = self.shared.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let shared = shared.clone();
+            let (parts, _) = request.into_parts();
+            async move { Ok(answer(&shared, entrance, connection, parts).await) }
+        })
+    }
+}
+
+/// One request from its head to the head of its response.
+async fn answer(
+    shared: &Arc<Shared>,
+    entrance: Entrance,
+    connection: Connection,
+    parts: Parts,
+) -> Response<Body> {
+    let Parts {
+        method,
+        uri,
+        version,
+        headers,
+        ..
+    } = parts;
+    // From here on the request is logged and counted, whatever becomes of it.
+    let mut exchange = Box::new(Exchange::begin(
+        shared,
+        entrance,
+        connection.peer,
+        &method,
+        &uri,
+        &headers,
+    ));
+    let parsed = route::parse(&method, &uri, entrance, shared.options.admin_on_main);
+    let mut falls_through = false;
+    let handled = match &parsed {
+        Ok(route) => {
+            exchange.operation = route.operation(&method);
+            falls_through = route.target().is_some_and(Target::falls_through);
+            let mut asking = Asking {
+                shared,
+                method: &method,
+                uri: &uri,
+                version,
+                headers: &headers,
+                connection,
+                exchange: &mut exchange,
+            };
+            asking.handle(route).await
+        }
+        Err(error) => Err(Failure::Route(*error)),
+    };
+    let mut reply = match handled {
+        Ok(reply) => reply,
+        Err(failure) => {
+            if let Failure::Registry(error) = &failure {
+                exchange.status = Some(CacheStatus {
+                    forward_status: error.upstream_status,
+                    ..CacheStatus::of(error.outcome)
+                });
+            }
+            rescue::render(&failure, falls_through, exchange.id.as_str())
+        }
+    };
+    reply.common(&exchange);
+    reply.into_response(&method, exchange)
+}
+
+impl Asking<'_> {
+    async fn handle(&mut self, route: &Route<'_>) -> Result<Reply, Failure> {
+        match route {
+            Route::Base(_) => Ok(distribution::base()),
+            Route::Live => Ok(health::live()),
+            Route::Ready => Ok(health::ready(self.shared.ready.load(Ordering::Relaxed))),
+            Route::Metrics => Ok(health::metrics(&self.shared.metrics)),
+            Route::Manifest(target, reference) => {
+                let repository = self.resolve(target)?;
+                distribution::manifests::get(self, &repository, reference).await
+            }
+            Route::Blob(target, digest) => {
+                let repository = self.resolve(target)?;
+                distribution::blobs::get(self, &repository, digest).await
+            }
+            Route::Tags(target, page) => {
+                let repository = self.resolve(target)?;
+                distribution::tags::list(self, &repository, target, *page).await
+            }
+            Route::Referrers(target, digest) => {
+                let repository = self.resolve(target)?;
+                distribution::referrers::list(self, &repository, digest).await
+            }
+        }
+    }
+
+    /// The repository that `target` means, noted for log, metrics and headers.
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Repository, Failure> {
+        let asked = Asked {
+            door: target.door,
+            host: target.host.as_deref(),
+            ns: target.ns.as_deref(),
+            name: &target.name,
+        };
+        let repository = self.shared.registry.resolve(&asked).map_err(Failure::Registry)?;
+        self.exchange.upstream = Some(self.shared.metrics.upstream(repository.upstream()));
+        self.exchange.repository = Some(repository.clone());
+        Ok(repository)
+    }
+
+    /// Notes what the cache did.
+    fn note(&mut self, status: CacheStatus) {
+        self.exchange.status = Some(status);
+    }
+}

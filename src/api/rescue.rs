@@ -1,0 +1,316 @@
+//! Every failure to a status and a body: the only place that does it.
+//!
+//! Codes and body are the distribution spec's. A client with another place to ask (on the mirror door, or with `ns`)
+//! gets 503 for all that is not its own fault: on 429 containerd repeats at once, podman sleeps, and neither goes on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use super::body::Content;
+use super::reply::{JSON, Reply};
+use super::route::RouteError;
+use crate::oci::{ErrorBody, ErrorCode};
+use crate::registry::{self, ErrorKind, ReadError};
+
+/// After how long a client may try again, in seconds, where the upstream does not tell: for its rate limit, and for its
+/// other troubles.
+const RETRY_LIMIT: u64 = 60;
+const RETRY_TROUBLE: u64 = 5;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It means nothing here.
+    Route(RouteError),
+    /// It cannot be had.
+    Registry(registry::Error),
+    /// The blob broke off before the head of the response was sent.
+    Read(ReadError),
+    /// None of the range exists in so many bytes.
+    Range(u64),
+}
+
+/// A failure as HTTP tells it.
+struct Told {
+    status: StatusCode,
+    code: ErrorCode,
+    retry_after: Option<u64>,
+}
+
+impl Told {
+    fn new(status: StatusCode, code: ErrorCode) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: None,
+        }
+    }
+
+    fn retry(status: StatusCode, code: ErrorCode, after: u64) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: Some(after),
+        }
+    }
+}
+
+/// The answer to a request that failed. `falls_through`: whether its client has another place to ask.
+pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> Reply {
+    let mut told = told(failure);
+    let server = told.status.is_server_error();
+    if falls_through && (server || told.status == StatusCode::TOO_MANY_REQUESTS) {
+        let after = told.retry_after.unwrap_or(RETRY_TROUBLE);
+        told = Told::retry(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, after);
+    }
+    let message = match failure {
+        Failure::Route(error) => error.to_string(),
+        Failure::Registry(error) if error.kind == ErrorKind::Internal => "internal error".to_owned(),
+        Failure::Registry(error) => error.message.clone(),
+        Failure::Read(_) => "the blob could not be read".to_owned(),
+        Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
+    };
+    if server {
+        // What is behind it was logged where it happened; this ties it to the request.
+        tracing::warn!(request, status = told.status.as_u16(), message, "request failed");
+    }
+    let detail = server.then(|| serde_json::json!({ "request": request }));
+    let body = ErrorBody::render(told.code, &message, detail.as_ref());
+    let mut reply =
+        Reply::new(told.status, Content::Full(Bytes::from(body))).with(header::CONTENT_TYPE, JSON.clone());
+    if let Some(seconds) = told.retry_after {
+        reply
+            .headers
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if told.status == StatusCode::METHOD_NOT_ALLOWED {
+        reply
+            .headers
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    if let Failure::Range(size) = failure {
+        let value = HeaderValue::try_from(format!("bytes */{size}"));
+        reply
+            .headers
+            .extend(value.ok().map(|value| (header::CONTENT_RANGE, value)));
+    }
+    reply
+}
+
+fn told(failure: &Failure) -> Told {
+    match failure {
+        Failure::Route(error) => match error {
+            RouteError::NotFound => Told::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            RouteError::Method => Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+            RouteError::Encoding | RouteError::Name(_) => {
+                Told::new(StatusCode::BAD_REQUEST, ErrorCode::NameInvalid)
+            }
+            RouteError::Digest(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            RouteError::Tag(_) => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            RouteError::Page => Told::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+        },
+        Failure::Registry(error) => registry_told(error.kind),
+        Failure::Read(ReadError::Broken(_)) => {
+            Told::retry(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, RETRY_TROUBLE)
+        }
+        #[expect(unreachable_patterns, reason = "stub")]
+        Failure::Read(_) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
+    }
+}
+
+fn registry_told(kind: ErrorKind) -> Told {
+    let trouble = |status| Told::retry(status, ErrorCode::Unavailable, RETRY_TROUBLE);
+    match kind {
+        ErrorKind::NameUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        // Schema 1 is there and cannot be served. docker and podman show the message of just this code, and a client
+        // with another place to ask goes on there.
+        ErrorKind::ManifestUnknown | ErrorKind::ManifestInvalid => {
+            Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
+        }
+        ErrorKind::BlobUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+        ErrorKind::RateLimited { retry_after } => {
+            let after = retry_after.map_or(RETRY_LIMIT, seconds);
+            Told::retry(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, after)
+        }
+        ErrorKind::UpstreamFailed | ErrorKind::CredentialsRejected => trouble(StatusCode::BAD_GATEWAY),
+        ErrorKind::UpstreamUnavailable => trouble(StatusCode::SERVICE_UNAVAILABLE),
+        ErrorKind::UpstreamTimeout => trouble(StatusCode::GATEWAY_TIMEOUT),
+        ErrorKind::Internal => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+    }
+}
+
+/// Whole seconds, rounded up, at least one: `Retry-After: 0` would be an invitation to hammer.
+fn seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{DigestError, NameError};
+
+    struct Seen {
+        status: u16,
+        retry: Option<String>,
+        body: serde_json::Value,
+        reply: Reply,
+    }
+
+    fn seen(failure: &Failure, falls_through: bool) -> Seen {
+        let reply = render(failure, falls_through, "REQUEST");
+        let Content::Full(bytes) = &reply.content else {
+            panic!("no body")
+        };
+        let retry = reply.headers.get(header::RETRY_AFTER);
+        Seen {
+            status: reply.status.as_u16(),
+            retry: retry.map(|value| value.to_str().unwrap().to_owned()),
+            body: serde_json::from_slice(bytes).unwrap(),
+            reply,
+        }
+    }
+
+    #[test]
+    fn every_kind_at_every_door() {
+        let limited = |seconds: Option<f64>| ErrorKind::RateLimited {
+            retry_after: seconds.map(Duration::from_secs_f64),
+        };
+        // Kind; main door: status, code, Retry-After; with another place to ask: status, Retry-After.
+        let cases = [
+            (ErrorKind::NameUnknown, 404, "NAME_UNKNOWN", None, 404, None),
+            (
+                ErrorKind::ManifestUnknown,
+                404,
+                "MANIFEST_UNKNOWN",
+                None,
+                404,
+                None,
+            ),
+            (
+                ErrorKind::ManifestInvalid,
+                404,
+                "MANIFEST_UNKNOWN",
+                None,
+                404,
+                None,
+            ),
+            (ErrorKind::BlobUnknown, 404, "BLOB_UNKNOWN", None, 404, None),
+            (limited(None), 429, "TOOMANYREQUESTS", Some("60"), 503, Some("60")),
+            (
+                limited(Some(0.0)),
+                429,
+                "TOOMANYREQUESTS",
+                Some("1"),
+                503,
+                Some("1"),
+            ),
+            (
+                limited(Some(2.5)),
+                429,
+                "TOOMANYREQUESTS",
+                Some("3"),
+                503,
+                Some("3"),
+            ),
+            (
+                ErrorKind::UpstreamFailed,
+                502,
+                "UNAVAILABLE",
+                Some("5"),
+                503,
+                Some("5"),
+            ),
+            (
+                ErrorKind::CredentialsRejected,
+                502,
+                "UNAVAILABLE",
+                Some("5"),
+                503,
+                Some("5"),
+            ),
+            (
+                ErrorKind::UpstreamUnavailable,
+                503,
+                "UNAVAILABLE",
+                Some("5"),
+                503,
+                Some("5"),
+            ),
+            (
+                ErrorKind::UpstreamTimeout,
+                504,
+                "UNAVAILABLE",
+                Some("5"),
+                503,
+                Some("5"),
+            ),
+            (ErrorKind::Internal, 500, "UNKNOWN", None, 503, Some("5")),
+        ];
+        for (kind, status, code, retry, mirror_status, mirror_retry) in cases {
+            let failure = Failure::Registry(registry::Error::new(kind, "the reason"));
+            let main = seen(&failure, false);
+            assert_eq!((main.status, main.retry.as_deref()), (status, retry), "{kind:?}");
+            assert_eq!(main.body["errors"][0]["code"], code, "{kind:?}");
+            let message = if kind == ErrorKind::Internal {
+                "internal error"
+            } else {
+                "the reason"
+            };
+            assert_eq!(main.body["errors"][0]["message"], message, "{kind:?}");
+            let request = &main.body["errors"][0]["detail"]["request"];
+            assert_eq!(request == "REQUEST", status >= 500, "{kind:?}");
+            let mirror = seen(&failure, true);
+            assert_eq!(
+                (mirror.status, mirror.retry.as_deref()),
+                (mirror_status, mirror_retry),
+                "{kind:?}"
+            );
+            let mirror_code = if mirror_status == 503 { "UNAVAILABLE" } else { code };
+            assert_eq!(mirror.body["errors"][0]["code"], mirror_code, "{kind:?}");
+            assert_eq!(mirror.reply.headers[header::CONTENT_TYPE], "application/json");
+        }
+    }
+
+    #[test]
+    fn what_the_client_got_wrong() {
+        let cases = [
+            (RouteError::NotFound, 404, "UNSUPPORTED"),
+            (RouteError::Method, 405, "UNSUPPORTED"),
+            (RouteError::Encoding, 400, "NAME_INVALID"),
+            (RouteError::Name(NameError::Name), 400, "NAME_INVALID"),
+            (RouteError::Digest(DigestError::Malformed), 400, "DIGEST_INVALID"),
+            (
+                RouteError::Digest(DigestError::Unsupported),
+                400,
+                "DIGEST_INVALID",
+            ),
+            (RouteError::Tag(NameError::Tag), 404, "MANIFEST_UNKNOWN"),
+            (RouteError::Page, 400, "UNSUPPORTED"),
+        ];
+        for (error, status, code) in cases {
+            let seen = seen(&Failure::Route(error), true);
+            assert_eq!(seen.status, status, "{error:?}");
+            assert_eq!(seen.body["errors"][0]["code"], code, "{error:?}");
+            let allow = seen.reply.headers.get(header::ALLOW);
+            assert_eq!(
+                allow.map(HeaderValue::as_bytes),
+                (status == 405).then_some(&b"GET, HEAD"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn ranges_and_broken_blobs() {
+        let range = seen(&Failure::Range(7), true);
+        assert_eq!(range.status, 416);
+        assert_eq!(range.reply.headers[header::CONTENT_RANGE], "bytes */7");
+        let broken = Failure::Read(ReadError::Broken("host x said y".into()));
+        let main = seen(&broken, false);
+        assert_eq!((main.status, main.retry.as_deref()), (502, Some("5")));
+        assert!(!main.body.to_string().contains("host x"));
+        assert_eq!(seen(&broken, true).status, 503);
+    }
+}

@@ -1,0 +1,194 @@
+//! From a configuration to a running daemon: builds each part once, serves, and drains. Called by `cli`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{Api, Entrance, Options};
+use crate::cache::Cache;
+use crate::clock::Timestamp;
+use crate::config::{Config, LogFormat};
+use crate::registry::{Names, Registry};
+use crate::server::{self, Bound, Drain, DrainOutcome, Limits, Server};
+use crate::storage::Storage;
+use crate::telemetry::{AccessLog, Metrics, start_logging};
+use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream};
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let json = config.log.format == LogFormat::Json;
+    let _logging = start_logging(json, &config.log.level).context("cannot start logging")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let result = runtime.block_on(serve(config, json));
+    // Blocking threads may still sit in a read or a name look-up that nobody waits for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
+    let data_dir = config.storage.data_dir.clone();
+    let storage = tokio::task::spawn_blocking(move || Storage::open(&data_dir)).await??;
+    let metrics = Arc::new(Metrics::new());
+    metrics.started_at(Timestamp::now().0 / 1000);
+    let observer: Arc<dyn Observer> = Arc::new(Observed(metrics.clone()));
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|upstream| Upstream::new(upstream.clone(), observer.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot set up an upstream")?;
+    let names = Names::new(&upstreams, config.cache.mirror.as_deref());
+    let cache = Cache::new(storage, metrics.clone());
+    let registry = Arc::new(Registry::new(cache.clone(), names));
+    let (access, _access) = if config.log.access {
+        let (log, guard) =
+            AccessLog::start(json, Box::new(std::io::stdout())).context("cannot start the access log")?;
+        (log, Some(guard))
+    } else {
+        (AccessLog::off(), None)
+    };
+    let api = Api::new(
+        registry,
+        metrics,
+        access,
+        Options {
+            admin_on_main: config.server.admin_listen.is_none(),
+        },
+    );
+
+    let drain = Drain::new();
+    let limits = Limits {
+        max_connections: config.server.max_connections,
+        header_timeout: config.server.header_timeout,
+        ..Limits::default()
+    };
+    let server = Server::new(limits, drain.clone());
+    let doors = [
+        (Some(config.server.listen), Entrance::Main, "main"),
+        (config.server.mirror_listen, Entrance::Mirror, "mirror"),
+        (config.server.admin_listen, Entrance::Admin, "admin"),
+    ];
+    // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
+    let mut bound = Vec::new();
+    for (address, door, name) in doors {
+        if let Some(address) = address {
+            let socket =
+                server::bind(address).with_context(|| format!("cannot listen on {address} ({name} door)"))?;
+            bound.push((socket, door, name));
+        }
+    }
+    announce(&config, &bound);
+    for (socket, door, _) in bound {
+        let (server, api) = (server.clone(), api.clone());
+        tokio::spawn(async move {
+            server
+                .serve(socket, move |connection| api.service(door, connection))
+                .await
+        });
+    }
+
+    stop_signal().await?;
+    let grace = config.server.drain_timeout;
+    tracing::info!(
+        fills = cache.fills_running(),
+        grace_seconds = grace.as_secs_f64(),
+        "stopping: finishing what runs"
+    );
+    api.set_ready(false);
+    drain.start();
+    let finish = async { tokio::join!(drain.wait(grace), cache.drain(grace)) };
+    tokio::select! {
+        (responses, fills) = finish => {
+            if let DrainOutcome::Cut { connections } = responses {
+                tracing::warn!(connections, "the grace period is over: connections were cut");
+            }
+            if !fills {
+                tracing::warn!(fills = cache.fills_running(), "the grace period is over: fills were given up");
+            }
+        }
+        again = stop_signal() => {
+            again?;
+            tracing::warn!("asked to stop a second time: not waiting any longer");
+        }
+    }
+    tokio::task::spawn_blocking(move || cache.close()).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Where it listens, where its data is, and the one line that points Docker at it.
+fn announce(config: &Config, bound: &[(Bound, Entrance, &str)]) {
+    for upstream in &config.upstreams {
+        let login = upstream
+            .credentials
+            .as_ref()
+            .map(|credentials| credentials.username.as_str());
+        tracing::info!(prefix = upstream.prefix, url = %upstream.url, login, "upstream");
+    }
+    tracing::info!(folder = %config.storage.data_dir.display(), "data");
+    let mut mirror = None;
+    for (socket, door, name) in bound {
+        let address = socket.local_addr();
+        tracing::info!(%address, door = name, "listening");
+        if *door != Entrance::Admin {
+            mirror = Some(address);
+        }
+    }
+    if let (Some(address), Some(_)) = (mirror, &config.cache.mirror) {
+        let url = config
+            .server
+            .public_url
+            .as_ref()
+            .filter(|_| config.server.mirror_listen.is_none())
+            .map_or_else(
+                || format!("http://{}", reachable(address)),
+                |url| url.as_str().trim_end_matches('/').to_owned(),
+            );
+        tracing::info!(
+            r#"point Docker at it, in /etc/docker/daemon.json: {{"registry-mirrors": ["{url}"]}}"#
+        );
+    }
+}
+
+/// The wildcard address is no destination.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("<this machine>:{}", address.port())
+    } else {
+        address.to_string()
+    }
+}
+
+/// Brings what upstreams tell to the metrics.
+struct Observed(Arc<Metrics>);
+
+impl Observer for Observed {
+    fn request(&self, prefix: &str, kind: RequestKind, status: StatusLabel) {
+        self.0
+            .upstream_request(prefix, kind.as_str(), &status.to_string());
+    }
+
+    fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>) {
+        self.0.rate_limit(prefix, limit, remaining);
+    }
+
+    fn bytes_in(&self, prefix: &str, _kind: RequestKind, bytes: u64) {
+        self.0.bytes_in(prefix, bytes);
+    }
+}

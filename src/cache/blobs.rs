@@ -1,0 +1,120 @@
+//! Blobs: from disk, from a fill that runs, or by a new fill. A repository serves only what it links (law 8).
+
+use crate::oci::Digest;
+use crate::repository::Link;
+use crate::storage::{BlobReader, Proof};
+use crate::upstream::Access;
+
+use super::error::{Error, ErrorKind};
+use super::fill;
+use super::negative::Missing;
+use super::status::{Answer, CacheStatus, Outcome};
+use super::{Cache, Place};
+
+impl Cache {
+    /// A reader of a blob. For a cold one it comes as soon as the upstream has answered.
+    pub async fn blob(&self, place: &Place, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
+        let blobs = &self.shared.storage.blobs;
+        let link = self.blob_link(place, digest).await?;
+        if link.is_some() {
+            // The warm path: memory only.
+            if let Some(blob) = blobs.opened(digest) {
+                return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
+            }
+        }
+        let running = self.shared.fills.get(digest);
+        let stored = if running.is_some() {
+            None
+        } else {
+            blobs.open(digest).await?
+        };
+        let size = match link {
+            Some(link) => Some(link.size),
+            // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
+            None if running.is_some() || stored.is_some() => Some(self.confirm(place, digest).await?),
+            None => {
+                self.visible_blob(place, digest).await?;
+                None
+            }
+        };
+        if let Some(blob) = stored {
+            return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
+        }
+        if self.shared.negative.knows(place, Missing::Blob(*digest)) {
+            return Err(Error::remembered(
+                ErrorKind::BlobUnknown,
+                "blob unknown to the upstream",
+            ));
+        }
+        let mut collapsed = false;
+        loop {
+            let (fill, joined) = fill::lead_or_join(&self.shared, place, *digest, size);
+            let another = joined && fill.leader != place.key;
+            match fill.opened().await {
+                Ok(opened) => {
+                    let status = CacheStatus::miss(joined || collapsed);
+                    return Ok(Answer::new(opened.reader(), status));
+                }
+                // The other repository's upstream failed, which says nothing of ours.
+                Err(_) if another && !collapsed => collapsed = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The size of a blob, without fetching it.
+    pub async fn blob_size(&self, place: &Place, digest: &Digest) -> Result<Answer<u64>, Error> {
+        if let Some(link) = self.blob_link(place, digest).await? {
+            return Ok(Answer::new(link.size, CacheStatus::HIT));
+        }
+        if self.shared.negative.knows(place, Missing::Blob(*digest)) {
+            return Err(Error::remembered(
+                ErrorKind::BlobUnknown,
+                "blob unknown to the upstream",
+            ));
+        }
+        self.visible_blob(place, digest).await?;
+        let size = self.confirm(place, digest).await?;
+        Ok(Answer::new(size, CacheStatus::of(Outcome::Miss)))
+    }
+
+    async fn blob_link(&self, place: &Place, digest: &Digest) -> Result<Option<Link>, Error> {
+        let link = self.shared.repositories.link(&place.key, digest).await?;
+        Ok(link.filter(|link| !link.manifest))
+    }
+
+    /// Asks the upstream whether it serves this blob in this repository, and how large it is: one question for all.
+    async fn confirm(&self, place: &Place, digest: &Digest) -> Result<u64, Error> {
+        let (shared, its, digest) = (self.shared.clone(), place.clone(), *digest);
+        let probe = || async move {
+            match its
+                .upstream
+                .blob_probe(&its.name, &digest, Access::Configured)
+                .await
+            {
+                Ok(Some(size)) => {
+                    let link = Link {
+                        size,
+                        proof: Proof::Confirmed,
+                        manifest: false,
+                    };
+                    shared.repositories.put_link(&its.key, &digest, link);
+                    Ok(size)
+                }
+                Ok(None) => Err(Error::upstream(
+                    ErrorKind::UpstreamFailed,
+                    &its,
+                    "the upstream does not tell the size of the blob",
+                )),
+                Err(error) => {
+                    if error.is_not_found() {
+                        shared.negative.remember(&its, Missing::Blob(digest));
+                    }
+                    Err(Error::of_upstream(&its, &error, ErrorKind::BlobUnknown))
+                }
+            }
+        };
+        let (size, _) = self.shared.probes.run((place.key.clone(), digest), probe).await;
+        size.unwrap_or_else(|| Err(Error::internal("a probe was given up")))
+    }
+}

@@ -1,0 +1,116 @@
+//! Running fills by digest: a request leads a new one or joins the one that runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::oci::Digest;
+use crate::repository::Key;
+use crate::storage::{BlobReader, Growing, StoredBlob};
+
+use super::error::Error;
+
+/// What a fill has to read from, once its upstream has answered.
+#[derive(Clone)]
+pub(super) enum Opened {
+    /// Bytes are arriving.
+    Growing(Arc<Growing>),
+    /// It turned out to be here already.
+    Stored(Arc<StoredBlob>),
+}
+
+impl Opened {
+    pub(super) fn reader(&self) -> BlobReader {
+        match self {
+            Self::Growing(growing) => BlobReader::Growing(growing.tail()),
+            Self::Stored(blob) => BlobReader::Stored(blob.clone()),
+        }
+    }
+}
+
+/// A running fill, as those who join see it.
+#[derive(Clone)]
+pub(super) struct Fill {
+    /// The repository it is fetched for.
+    pub(super) leader: Key,
+    opened: watch::Receiver<Option<Result<Opened, Error>>>,
+}
+
+impl Fill {
+    /// Waits for the upstream's answer.
+    pub(super) async fn opened(mut self) -> Result<Opened, Error> {
+        let opened = self.opened.wait_for(Option::is_some).await;
+        opened
+            .ok()
+            .and_then(|opened| opened.clone())
+            .unwrap_or_else(|| Err(Error::internal("a fill was given up")))
+    }
+}
+
+/// The fill's own end: tells when the upstream has answered, and leaves the map when it is dropped.
+pub(super) struct Lead {
+    running: Running,
+    digest: Digest,
+    opened: watch::Sender<Option<Result<Opened, Error>>>,
+}
+
+impl Lead {
+    /// Tells everybody what they can read from, or why there is nothing.
+    pub(super) fn open(&self, opened: Result<Opened, Error>) {
+        self.opened.send_replace(Some(opened));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.digest);
+    }
+}
+
+type Running = Arc<Mutex<HashMap<Digest, Fill>>>;
+
+/// All running fills.
+#[derive(Default)]
+pub(super) struct Inflight {
+    running: Running,
+}
+
+impl Inflight {
+    /// The running fill of `digest`.
+    pub(super) fn get(&self, digest: &Digest) -> Option<Fill> {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(digest)
+            .cloned()
+    }
+
+    /// Joins the running fill of `digest`, or starts one by `start`, which spawns a task of its own.
+    pub(super) fn lead_or_join(
+        &self,
+        digest: Digest,
+        leader: &Key,
+        start: impl FnOnce(Lead),
+    ) -> (Fill, bool) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fill) = running.get(&digest) {
+            return (fill.clone(), true);
+        }
+        let (sender, opened) = watch::channel(None);
+        let fill = Fill {
+            leader: leader.clone(),
+            opened,
+        };
+        running.insert(digest, fill.clone());
+        start(Lead {
+            running: self.running.clone(),
+            digest,
+            opened: sender,
+        });
+        (fill, false)
+    }
+}

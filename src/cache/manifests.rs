@@ -1,0 +1,185 @@
+//! Manifests by digest and by tag: from memory while fresh, revalidated when due, fetched once when not here.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
+use crate::repository::{StoredManifest, TagState};
+use crate::upstream::Access;
+
+use super::error::{Error, ErrorKind};
+use super::freshness::{self, Verdict};
+use super::negative::Missing;
+use super::revalidate::Revalidated;
+use super::status::{Answer, CacheStatus, Outcome};
+use super::{Cache, Place, Shared};
+
+type Found = Answer<Arc<StoredManifest>>;
+
+impl Cache {
+    /// A manifest, verified and verbatim.
+    pub async fn manifest(&self, place: &Place, reference: &Reference) -> Result<Found, Error> {
+        match reference {
+            Reference::Digest(digest) => self.manifest_by_digest(place, digest).await,
+            Reference::Tag(tag) => self.manifest_by_tag(place, tag).await,
+        }
+    }
+
+    async fn manifest_by_digest(&self, place: &Place, digest: &Digest) -> Result<Found, Error> {
+        if let Some(manifest) = self.shared.linked_manifest(place, digest).await? {
+            return Ok(Answer::new(manifest, CacheStatus::HIT));
+        }
+        self.fetch(place, Reference::Digest(*digest)).await
+    }
+
+    async fn manifest_by_tag(&self, place: &Place, tag: &Tag) -> Result<Found, Error> {
+        let Some(state) = self.shared.repositories.tag(&place.key, tag).await? else {
+            return self.fetch(place, Reference::Tag(tag.clone())).await;
+        };
+        let verdict = freshness::judge(&state, Timestamp::now(), place.freshness());
+        if verdict == Verdict::Fresh {
+            return self.pointed_at(place, &state, CacheStatus::HIT).await;
+        }
+        let usable = verdict == Verdict::Revalidate;
+        let troubled = (place.key.clone(), tag.clone());
+        if usable && let Some(status) = self.shared.troubled.get(&troubled) {
+            return self.pointed_at(place, &state, CacheStatus::stale(status)).await;
+        }
+        let shared = self.shared.clone();
+        let work = || shared.revalidate(place.clone(), tag.clone(), state);
+        let run = self
+            .shared
+            .revalidations
+            .run((place.key.clone(), tag.clone()), work);
+        let (outcome, collapsed) = if usable {
+            match tokio::time::timeout(place.freshness().revalidate_timeout, run).await {
+                Ok(finished) => finished,
+                // The revalidation goes on behind this answer.
+                Err(_) => return self.pointed_at(place, &state, CacheStatus::stale(None)).await,
+            }
+        } else {
+            run.await
+        };
+        match outcome.unwrap_or_else(|| Err(Error::internal("a revalidation was given up"))) {
+            Ok(Revalidated::Unchanged(state)) => {
+                let status = CacheStatus {
+                    collapsed,
+                    ..CacheStatus::of(Outcome::Revalidated)
+                };
+                self.pointed_at(place, &state, status).await
+            }
+            Ok(Revalidated::Moved(manifest)) => Ok(Answer::new(manifest, CacheStatus::miss(collapsed))),
+            Ok(Revalidated::Gone { state, status }) => {
+                self.pointed_at(place, &state, CacheStatus::stale(status)).await
+            }
+            Err(error) if usable && !error.is_not_found() => {
+                self.shared.troubled.insert(troubled, error.upstream_status);
+                self.pointed_at(place, &state, CacheStatus::stale(error.upstream_status))
+                    .await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The manifest that a tag points at. Its bytes were stored before the tag, so they are only missing when somebody
+    /// took them away: then the digest is asked for.
+    async fn pointed_at(&self, place: &Place, state: &TagState, status: CacheStatus) -> Result<Found, Error> {
+        match self.shared.linked_manifest(place, &state.digest).await? {
+            Some(manifest) => Ok(Answer::new(manifest, status)),
+            None => self.fetch(place, Reference::Digest(state.digest)).await,
+        }
+    }
+
+    /// Fetches what is not here: one request for all who want it.
+    async fn fetch(&self, place: &Place, reference: Reference) -> Result<Found, Error> {
+        if self
+            .shared
+            .negative
+            .knows(place, Missing::Manifest(reference.clone()))
+        {
+            return Err(Error::remembered(
+                ErrorKind::ManifestUnknown,
+                "manifest unknown to the upstream",
+            ));
+        }
+        let shared = self.shared.clone();
+        let (its, wanted) = (place.clone(), reference.clone());
+        let work = || async move { shared.fetch_manifest(&its, &wanted).await };
+        let (manifest, collapsed) = self
+            .shared
+            .fetches
+            .run((place.key.clone(), reference), work)
+            .await;
+        let manifest =
+            manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up")))?;
+        Ok(Answer::new(manifest, CacheStatus::miss(collapsed)))
+    }
+}
+
+impl Shared {
+    /// A manifest that is here and that this repository may serve.
+    pub(super) async fn linked_manifest(
+        &self,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<Option<Arc<StoredManifest>>, Error> {
+        let link = self.repositories.link(&place.key, digest).await?;
+        if link.is_none_or(|link| !link.manifest) {
+            return Ok(None);
+        }
+        Ok(self.repositories.manifest(digest).await?)
+    }
+
+    /// GETs a manifest, and keeps it before anything points at it.
+    pub(super) async fn fetch_manifest(
+        &self,
+        place: &Place,
+        reference: &Reference,
+    ) -> Result<Arc<StoredManifest>, Error> {
+        self.visible_manifest(place, reference).await?;
+        let fetched = match place
+            .upstream
+            .manifest(&place.name, reference, Access::Configured)
+            .await
+        {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                if error.is_not_found() {
+                    self.negative
+                        .remember(place, Missing::Manifest(reference.clone()));
+                }
+                return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown));
+            }
+        };
+        let outline = outline(place, reference, &fetched.bytes, fetched.media_type.as_ref())?;
+        let stored = Arc::new(StoredManifest {
+            bytes: fetched.bytes,
+            media_type: outline.media_type.clone(),
+            digest: fetched.digest,
+        });
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        self.repositories.put_manifest(&place.key, &stored, &outline, tag);
+        Ok(stored)
+    }
+}
+
+fn outline(
+    place: &Place,
+    reference: &Reference,
+    bytes: &[u8],
+    media_type: Option<&MediaType>,
+) -> Result<Manifest, Error> {
+    Manifest::parse(bytes, media_type).map_err(|error| {
+        let upstream = place.upstream.prefix();
+        tracing::warn!(upstream, repository = &*place.key, %reference, %error, "the upstream's manifest is not usable");
+        match error {
+            ManifestError::Schema1 => Error::upstream(ErrorKind::ManifestInvalid, place, error.to_string()),
+            ManifestError::Malformed(_) => {
+                Error::upstream(ErrorKind::UpstreamFailed, place, "the upstream sent something that is no manifest")
+            }
+        }
+    })
+}

@@ -1,0 +1,133 @@
+//! The pull-through engine: what is here is answered from here, what is not is fetched once for everybody.
+//!
+//! The download belongs to nobody's request: every client, the first included, is a reader of the growing file.
+//! Called by `registry`.
+
+mod blobs;
+mod error;
+mod fill;
+mod freshness;
+mod inflight;
+mod listings;
+mod manifests;
+mod negative;
+mod revalidate;
+mod status;
+mod visibility;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::collapse::Collapse;
+use crate::config::Freshness;
+use crate::oci::{Digest, Reference, RepositoryName, Tag};
+use crate::repository::{Key, Repositories, StoredManifest};
+use crate::storage::Storage;
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+
+pub use error::{Error, ErrorKind};
+pub use listings::TagsPage;
+pub use status::{Answer, CacheStatus, Outcome};
+
+use inflight::Inflight;
+use negative::Negative;
+use revalidate::Revalidated;
+use visibility::Visibility;
+
+/// A pull-through repository: an upstream and a name there. Cheap to clone.
+#[derive(Clone)]
+pub struct Place {
+    /// Where it is pulled from.
+    pub upstream: Arc<Upstream>,
+    /// Its name there.
+    pub name: RepositoryName,
+    /// Upstream prefix and name, which is how the index and the logs call it.
+    pub key: Key,
+}
+
+impl Place {
+    /// The repository `name` of `upstream`.
+    pub fn new(upstream: Arc<Upstream>, name: RepositoryName) -> Self {
+        let key = format!("{}/{name}", upstream.prefix()).into();
+        Self { upstream, name, key }
+    }
+
+    fn freshness(&self) -> &Freshness {
+        &self.upstream.config().freshness
+    }
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    storage: Storage,
+    repositories: Repositories,
+    metrics: Arc<Metrics>,
+    fills: Inflight,
+    tasks: TaskTracker,
+    fetches: Collapse<(Key, Reference), Result<Arc<StoredManifest>, Error>>,
+    revalidations: Collapse<(Key, Tag), Result<Revalidated, Error>>,
+    probes: Collapse<(Key, Digest), Result<u64, Error>>,
+    tag_lists: listings::TagLists,
+    referrers: listings::ReferrersLists,
+    negative: Negative,
+    visibility: Visibility,
+    // Tags whose revalidation failed just now: the next clients do not wait for the same failure.
+    troubled: moka::sync::Cache<(Key, Tag), Option<u16>>,
+}
+
+/// How long a failed revalidation is not repeated: clients get the stale copy at once meanwhile.
+const TROUBLED: Duration = Duration::from_secs(5);
+
+impl Cache {
+    /// An engine over an opened data folder.
+    pub fn new(storage: Storage, metrics: Arc<Metrics>) -> Self {
+        let repositories = Repositories::new(storage.index.clone());
+        let shared = Shared {
+            storage,
+            repositories,
+            metrics,
+            fills: Inflight::default(),
+            tasks: TaskTracker::new(),
+            fetches: Collapse::default(),
+            revalidations: Collapse::default(),
+            probes: Collapse::default(),
+            tag_lists: listings::TagLists::default(),
+            referrers: listings::ReferrersLists::default(),
+            negative: Negative::default(),
+            visibility: Visibility::default(),
+            troubled: moka::sync::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(TROUBLED)
+                .build(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Waits until the running fills have ended, `grace` at the most; says whether they all did.
+    pub async fn drain(&self, grace: Duration) -> bool {
+        self.shared.tasks.close();
+        tokio::time::timeout(grace, self.shared.tasks.wait())
+            .await
+            .is_ok()
+    }
+
+    /// Makes everything that was submitted to the index durable. Blocking.
+    pub fn close(&self) {
+        self.shared.storage.close();
+    }
+
+    /// Fills in progress.
+    pub fn fills_running(&self) -> usize {
+        self.shared.tasks.len()
+    }
+}

@@ -1,0 +1,44 @@
+//! Remembered "not found"s, for seconds: CI pushes and then pulls, and signatures are asked for all the time.
+
+use std::time::Instant;
+
+use crate::oci::{Digest, Reference};
+use crate::repository::Key;
+
+use super::Place;
+
+/// What was not found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Missing {
+    Manifest(Reference),
+    Blob(Digest),
+}
+
+pub(super) struct Negative {
+    until: moka::sync::Cache<(Key, Missing), Instant>,
+}
+
+impl Default for Negative {
+    fn default() -> Self {
+        Self {
+            until: moka::sync::Cache::new(100_000),
+        }
+    }
+}
+
+impl Negative {
+    /// Whether it was not there a moment ago.
+    pub(super) fn knows(&self, place: &Place, what: Missing) -> bool {
+        self.until
+            .get(&(place.key.clone(), what))
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Remembers that it is not there.
+    pub(super) fn remember(&self, place: &Place, what: Missing) {
+        self.until.insert(
+            (place.key.clone(), what),
+            Instant::now() + place.freshness().negative_ttl,
+        );
+    }
+}

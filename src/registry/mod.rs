@@ -1,0 +1,93 @@
+//! The one door to content: which repository a client means, and what it may pull from it. Called by `api`.
+
+mod resolve;
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, Place};
+use crate::oci::{Descriptor, Digest, Reference, RepositoryName};
+
+pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
+pub use crate::repository::StoredManifest;
+pub use crate::storage::{BlobReader, ReadError};
+pub use resolve::{Asked, Door, Names};
+
+/// A repository that a client asked for, resolved. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    place: Place,
+    namespace: Option<Arc<str>>,
+}
+
+impl Repository {
+    /// The prefix of its upstream.
+    pub fn upstream(&self) -> &str {
+        self.place.upstream.prefix()
+    }
+
+    /// Its name at the upstream.
+    pub fn name(&self) -> &RepositoryName {
+        &self.place.name
+    }
+
+    /// Upstream prefix and name, for logs.
+    pub fn key(&self) -> &Arc<str> {
+        &self.place.key
+    }
+
+    /// The value for `OCI-Namespace`: the `ns` that the client asked with.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+}
+
+/// All content.
+pub struct Registry {
+    cache: Cache,
+    names: Names,
+}
+
+impl Registry {
+    /// The door to what `cache` fetches, by `names`.
+    pub fn new(cache: Cache, names: Names) -> Self {
+        Self { cache, names }
+    }
+
+    /// Which repository a client means.
+    pub fn resolve(&self, asked: &Asked<'_>) -> Result<Repository, Error> {
+        self.names.resolve(asked)
+    }
+
+    /// A manifest by tag or digest.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Answer<Arc<StoredManifest>>, Error> {
+        self.cache.manifest(&repository.place, reference).await
+    }
+
+    /// A reader of a blob.
+    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
+        self.cache.blob(&repository.place, digest).await
+    }
+
+    /// The size of a blob.
+    pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Answer<u64>, Error> {
+        self.cache.blob_size(&repository.place, digest).await
+    }
+
+    /// A page of tags, by the client's query without `ns`.
+    pub async fn tags(&self, repository: &Repository, query: &str) -> Result<Answer<Arc<TagsPage>>, Error> {
+        self.cache.tags(&repository.place, query).await
+    }
+
+    /// What refers to a manifest.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
+        self.cache.referrers(&repository.place, digest).await
+    }
+}

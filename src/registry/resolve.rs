@@ -1,0 +1,163 @@
+//! From the ways that clients ask to one repository: prefix, host in the path, `ns`, host before `/v2`, root mirror.
+//!
+//! `ns` and hosts are chosen by the client: they select among the configured upstreams and never name a machine to
+//! connect to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::{Error, ErrorKind, Place};
+use crate::oci::RepositoryName;
+use crate::upstream::Upstream;
+
+use super::Repository;
+
+/// Which door a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `/v2/`: every way of asking.
+    Main,
+    /// `/mirror/v2/` or the mirror's own port: the mirrored upstream or `ns`, nothing by path.
+    Mirror,
+}
+
+/// How a client named a repository.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The door.
+    pub door: Door,
+    /// The path component before `/v2`.
+    pub host: Option<&'a str>,
+    /// The query parameter `ns`.
+    pub ns: Option<&'a str>,
+    /// The name between `/v2/` and the operation.
+    pub name: &'a RepositoryName,
+}
+
+/// The names of all upstreams.
+pub struct Names {
+    upstreams: HashMap<String, Arc<Upstream>>,
+    mirror: Option<Arc<Upstream>>,
+}
+
+/// Whose one-component names are kept under `library/`.
+const DOCKER_HUB: &str = "docker.io";
+
+impl Names {
+    /// By prefix and host; `mirror` is the prefix of the upstream that names without either mean.
+    pub fn new(upstreams: &[Arc<Upstream>], mirror: Option<&str>) -> Self {
+        let mut names = HashMap::new();
+        for upstream in upstreams {
+            let config = upstream.config();
+            for name in config.hosts.iter().chain([&config.prefix]) {
+                names.insert(name.to_ascii_lowercase(), upstream.clone());
+            }
+        }
+        let mirror = mirror.and_then(|prefix| names.get(prefix).cloned());
+        Self {
+            upstreams: names,
+            mirror,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name).or_else(|| {
+            let lower = name
+                .bytes()
+                .any(|b| b.is_ascii_uppercase())
+                .then(|| name.to_ascii_lowercase())?;
+            self.upstreams.get(&lower)
+        })
+    }
+
+    /// Which repository a client means; "name unknown" when it means none of ours.
+    pub(super) fn resolve(&self, asked: &Asked<'_>) -> Result<Repository, Error> {
+        let (upstream, name) = match asked.door {
+            Door::Main => self.on_main(asked)?,
+            Door::Mirror => self.on_mirror(asked)?,
+        };
+        let name = official(upstream, name)?;
+        let place = Place::new(upstream.clone(), name);
+        Ok(Repository {
+            place,
+            namespace: asked.ns.map(Arc::from),
+        })
+    }
+
+    fn on_main<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, &'a str), Error> {
+        let whole = asked.name.as_str();
+        let (first, rest) = whole
+            .split_once('/')
+            .map_or((whole, None), |(first, rest)| (first, Some(rest)));
+        let by_path = self.get(first);
+        if let Some(explicit) = self.explicit(asked)? {
+            return Ok(match (by_path, rest) {
+                // The client's mirror path and its `ns` say the same thing twice.
+                (Some(upstream), Some(rest)) if Arc::ptr_eq(upstream, explicit) => (explicit, rest),
+                _ => (explicit, whole),
+            });
+        }
+        match (by_path, rest) {
+            (Some(upstream), Some(rest)) => Ok((upstream, rest)),
+            (Some(_), None) => Err(unknown(format!(
+                "{first} names an upstream: a repository has to follow"
+            ))),
+            // A host that we do not know must not turn into a repository of Docker Hub.
+            (None, Some(_)) if first.contains('.') => {
+                Err(unknown(format!("no upstream is configured for {first}")))
+            }
+            (None, _) => self.mirrored().map(|upstream| (upstream, whole)),
+        }
+    }
+
+    fn on_mirror<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, &'a str), Error> {
+        let upstream = match self.explicit(asked)? {
+            Some(upstream) => upstream,
+            None => self.mirrored()?,
+        };
+        Ok((upstream, asked.name.as_str()))
+    }
+
+    /// The upstream that `ns` and the host before `/v2` name, if any.
+    fn explicit(&self, asked: &Asked<'_>) -> Result<Option<&Arc<Upstream>>, Error> {
+        let find = |name: &str| {
+            self.get(name)
+                .ok_or_else(|| unknown(format!("no upstream is configured for {}", shown(name))))
+        };
+        match (asked.ns.map(find).transpose()?, asked.host.map(find).transpose()?) {
+            (Some(ns), Some(host)) if !Arc::ptr_eq(ns, host) => {
+                Err(unknown("the path and ns name different upstreams".to_owned()))
+            }
+            (ns, host) => Ok(ns.or(host)),
+        }
+    }
+
+    fn mirrored(&self) -> Result<&Arc<Upstream>, Error> {
+        self.mirror.as_ref().ok_or_else(|| {
+            unknown(
+                "no upstream is named, and none is mirrored (cache.mirror): put its prefix before the name"
+                    .to_owned(),
+            )
+        })
+    }
+}
+
+/// Docker Hub keeps its official images under `library/`; clients that ask the registry directly leave that out.
+fn official(upstream: &Upstream, name: &str) -> Result<RepositoryName, Error> {
+    let is_hub = || upstream.config().hosts.iter().any(|host| host == DOCKER_HUB);
+    let name: Result<RepositoryName, _> = if !name.contains('/') && is_hub() {
+        format!("library/{name}").parse()
+    } else {
+        name.parse()
+    };
+    name.map_err(|error| Error::new(ErrorKind::NameUnknown, error.to_string()))
+}
+
+fn unknown(message: String) -> Error {
+    Error::new(ErrorKind::NameUnknown, message)
+}
+
+/// Client's text for an error message: short and printable.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}

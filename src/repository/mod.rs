@@ -1,0 +1,135 @@
+//! What each repository holds: links, manifests, tags and referrers, answered from memory when warm.
+//!
+//! A repository is named by its key, upstream prefix and name: `docker-hub/library/nginx`. Called by `cache`.
+
+mod manifests;
+mod tags;
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use crate::clock::Timestamp;
+use crate::oci::{Descriptor, Digest, Tag};
+use crate::storage::{Change, Error, Index, LinkRow, Proof, ReferrersRow};
+
+pub use manifests::StoredManifest;
+pub use tags::TagState;
+
+/// A repository's key. Cheap to clone.
+pub type Key = Arc<str>;
+
+/// Rows kept decoded in memory.
+const MOST_LINKS: u64 = 200_000;
+const MOST_TAGS: u64 = 100_000;
+const MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// All repositories.
+pub struct Repositories {
+    index: Arc<Index>,
+    links: Cache<(Key, Digest), Link>,
+    manifests: Cache<Digest, Arc<StoredManifest>>,
+    tags: Cache<(Key, Tag), TagState>,
+}
+
+/// Content that a repository may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Size in bytes.
+    pub size: u64,
+    /// How we know.
+    pub proof: Proof,
+    /// Whether it is a manifest: not to be had as a blob.
+    pub manifest: bool,
+}
+
+impl Repositories {
+    /// Rooms over `index`.
+    pub fn new(index: Arc<Index>) -> Self {
+        let weigh = |_: &Digest, manifest: &Arc<StoredManifest>| {
+            u32::try_from(manifest.bytes.len() + 256).unwrap_or(u32::MAX)
+        };
+        Self {
+            index,
+            links: Cache::new(MOST_LINKS),
+            manifests: Cache::builder()
+                .max_capacity(MANIFEST_BYTES)
+                .weigher(weigh)
+                .build(),
+            tags: Cache::new(MOST_TAGS),
+        }
+    }
+
+    /// The link of `repository` to `digest`, if it may serve it.
+    pub async fn link(&self, repository: &Key, digest: &Digest) -> Result<Option<Link>, Error> {
+        let key = (repository.clone(), *digest);
+        if let Some(link) = self.links.get(&key) {
+            return Ok(Some(link));
+        }
+        let (repository, digest) = key.clone();
+        let row = self
+            .index
+            .read(move |index| index.link(&repository, &digest))
+            .await?;
+        let link = row.map(|row| Link {
+            size: row.size,
+            proof: row.proof,
+            manifest: row.manifest,
+        });
+        if let Some(link) = link {
+            self.links.insert(key, link);
+        }
+        Ok(link)
+    }
+
+    /// Remembers that `repository` may serve `digest`.
+    pub fn put_link(&self, repository: &Key, digest: &Digest, link: Link) {
+        let change = self.link_change(repository, digest, link);
+        // Lost in a crash, a link is proved again; so nobody waits for the disk here.
+        drop(self.index.submit(vec![change]));
+    }
+
+    fn link_change(&self, repository: &Key, digest: &Digest, link: Link) -> Change {
+        self.links.insert((repository.clone(), *digest), link);
+        let Link {
+            size,
+            proof,
+            manifest,
+        } = link;
+        Change::put_link(
+            repository,
+            digest,
+            &LinkRow {
+                size,
+                proof,
+                manifest,
+            },
+        )
+    }
+
+    /// The referrers of `subject` as last heard, and when.
+    pub async fn referrers(
+        &self,
+        repository: &Key,
+        subject: &Digest,
+    ) -> Result<Option<(Vec<Descriptor>, Timestamp)>, Error> {
+        let (repository, subject) = (repository.clone(), *subject);
+        let row = self
+            .index
+            .read(move |index| index.referrers(&repository, &subject))
+            .await?;
+        Ok(row.map(|row| (row.descriptors, row.validated_at)))
+    }
+
+    /// Remembers the referrers of `subject`.
+    pub fn put_referrers(&self, repository: &Key, subject: &Digest, descriptors: Vec<Descriptor>) {
+        let row = ReferrersRow {
+            descriptors,
+            validated_at: Timestamp::now(),
+        };
+        drop(
+            self.index
+                .submit(vec![Change::put_referrers(repository, subject, &row)]),
+        );
+    }
+}

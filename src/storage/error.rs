@@ -1,0 +1,73 @@
+//! What can go wrong below: the disk, the index, or a data folder that is not ours to use.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::oci::Digest;
+
+/// A failure of storage. Cheap to clone, since many waiters share one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What it said.
+        source: Arc<io::Error>,
+    },
+    /// The index refused.
+    #[error("index: {0}")]
+    Index(String),
+    /// Another daemon uses the data folder.
+    #[error("{}: another wharfinger is using this data folder; stop it, or give this one its own storage.data_dir", .0.display())]
+    Locked(PathBuf),
+    /// The folder holds something else than our data.
+    #[error("{}: not empty and not a wharfinger data folder (its marker {marker} is missing: is the right volume mounted?)", path.display(), marker = super::layout::MARKER)]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder was written by a version with another format.
+    #[error("{}: data format {found}, but this version reads format {expected}", path.display())]
+    Format {
+        /// The folder.
+        path: PathBuf,
+        /// What its marker says.
+        found: String,
+        /// What this version writes.
+        expected: u32,
+    },
+    /// The bytes are not those of the digest.
+    #[error("wrong content: expected {expected}, received {actual}")]
+    WrongDigest {
+        /// What was asked for.
+        expected: Box<Digest>,
+        /// What came.
+        actual: Box<Digest>,
+    },
+    /// More or fewer bytes than announced.
+    #[error("wrong size: expected {expected} bytes, received {actual}")]
+    WrongSize {
+        /// What was announced.
+        expected: u64,
+        /// What came (at least).
+        actual: u64,
+    },
+}
+
+impl Error {
+    /// Names the path that an operation failed on.
+    pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Wraps any of redb's errors.
+    pub(super) fn index(error: impl Into<redb::Error>) -> Self {
+        Self::Index(error.into().to_string())
+    }
+}

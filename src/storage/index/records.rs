@@ -1,0 +1,132 @@
+//! The rows of the index and their encodings: JSON for small ones, which new fields can join without a migration.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::oci::{Descriptor, Digest};
+
+/// A row that knows its encoding.
+pub(super) trait Record: Sized {
+    fn encode(&self) -> Vec<u8>;
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+/// Marks rows that are kept as JSON.
+trait Json: Serialize + DeserializeOwned {}
+
+impl<R: Json> Record for R {
+    fn encode(&self) -> Vec<u8> {
+        // Plain structs of strings and numbers always serialize.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+/// A blob whose file is whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlobRow {
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was committed.
+    pub stored_at: Timestamp,
+}
+
+impl Json for BlobRow {}
+
+/// What a tag points at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRow {
+    /// The manifest's digest.
+    pub digest: String,
+    /// When the upstream last confirmed it.
+    pub validated_at: Timestamp,
+    /// Since when a healthy upstream says that the tag does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Timestamp>,
+}
+
+impl Json for TagRow {}
+
+/// How we know that a repository holds some content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// Its upstream sent the content for this repository.
+    Fetched,
+    /// A manifest of this repository names it.
+    Named,
+    /// Its upstream confirmed that it serves it.
+    Confirmed,
+}
+
+/// Content that a repository may serve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Size in bytes, as the descriptor or the upstream said.
+    pub size: u64,
+    /// How we know.
+    pub proof: Proof,
+    /// Whether it is a manifest: not to be had as a blob.
+    #[serde(default)]
+    pub manifest: bool,
+}
+
+impl Json for LinkRow {}
+
+/// Referrers as last heard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReferrersRow {
+    /// The descriptors of the list.
+    pub descriptors: Vec<Descriptor>,
+    /// When the upstream told it.
+    pub validated_at: Timestamp,
+}
+
+impl Json for ReferrersRow {}
+
+/// A manifest, verbatim.
+#[derive(Clone, Debug)]
+pub struct ManifestRow {
+    /// The type it is served with.
+    pub media_type: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Length of the type (two bytes, little-endian), the type, the bytes.
+impl Record for ManifestRow {
+    fn encode(&self) -> Vec<u8> {
+        let media_type = self.media_type.as_bytes();
+        let media_type = &media_type[..media_type.len().min(usize::from(u16::MAX))];
+        let mut row = Vec::with_capacity(2 + media_type.len() + self.bytes.len());
+        row.extend_from_slice(&(media_type.len() as u16).to_le_bytes());
+        row.extend_from_slice(media_type);
+        row.extend_from_slice(&self.bytes);
+        row
+    }
+
+    fn decode(row: &[u8]) -> Option<Self> {
+        let (length, rest) = row.split_first_chunk::<2>()?;
+        let (media_type, bytes) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let media_type = std::str::from_utf8(media_type).ok()?.to_owned();
+        Some(Self {
+            media_type,
+            bytes: Bytes::copy_from_slice(bytes),
+        })
+    }
+}
+
+/// `repository NUL tag`: NUL occurs in no name, so one repository's tags are one range.
+pub(super) fn tag_key(repository: &str, tag: &str) -> Vec<u8> {
+    [repository.as_bytes(), b"\0", tag.as_bytes()].concat()
+}
+
+/// `repository NUL digest`.
+pub(super) fn content_key(repository: &str, digest: &Digest) -> Vec<u8> {
+    [repository.as_bytes(), b"\0", &digest.to_key()].concat()
+}

@@ -1,0 +1,170 @@
+//! Every path under the data folder, and its preparation: marker, lock, folders. Called by `Storage::open`.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::oci::{Algorithm, Digest};
+
+use super::error::Error;
+
+/// The file that says "this is our data folder, of this format". Its absence from a folder that is not empty means
+/// an unmounted or foreign volume.
+pub(super) const MARKER: &str = "wharfinger.json";
+
+/// Version of the layout and of the tables.
+const FORMAT: u32 = 1;
+
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index.redb")
+    }
+
+    /// The folder of a digest's file: 256 of them an algorithm, so that none grows too long.
+    pub(super) fn blob_folder(&self, digest: &Digest) -> PathBuf {
+        let first = digest.hash().first().copied().unwrap_or_default();
+        self.root
+            .join("blobs")
+            .join(digest.algorithm().name())
+            .join(format!("{first:02x}"))
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blob_folder(digest).join(digest.hex())
+    }
+
+    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.root
+            .join("partial")
+            .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+    }
+
+    /// Creates what is missing, checks the marker, and takes the lock, which lasts as long as the returned file.
+    pub(super) fn prepare(&self) -> Result<File, Error> {
+        let root = &self.root;
+        fs::create_dir_all(root).map_err(Error::at(root))?;
+        let marker = root.join(MARKER);
+        match fs::read_to_string(&marker) {
+            Ok(text) => self.check_format(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.refuse_foreign()?,
+            Err(error) => return Err(Error::at(&marker)(error)),
+        }
+        let lock_path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(Error::at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked(root.clone())),
+            Err(TryLockError::Error(error)) => return Err(Error::at(&lock_path)(error)),
+        }
+        if !marker.exists() {
+            self.create_folders()?;
+            let mut file = File::create(&marker).map_err(Error::at(&marker))?;
+            writeln!(file, "{{\"format\":{FORMAT}}}").map_err(Error::at(&marker))?;
+            file.sync_all().map_err(Error::at(&marker))?;
+            sync_folder(root)?;
+        }
+        Ok(lock)
+    }
+
+    fn check_format(&self, text: &str) -> Result<(), Error> {
+        let found = serde_json::from_str::<serde_json::Value>(text)
+            .ok()
+            .and_then(|marker| marker.get("format").cloned());
+        if found.as_ref().and_then(serde_json::Value::as_u64) == Some(u64::from(FORMAT)) {
+            return Ok(());
+        }
+        let found = found.map_or_else(|| "unreadable".to_owned(), |found| found.to_string());
+        Err(Error::Format {
+            path: self.root.clone(),
+            found,
+            expected: FORMAT,
+        })
+    }
+
+    /// A folder without marker must be empty (but for what a file system or an interrupted first start leaves).
+    fn refuse_foreign(&self) -> Result<(), Error> {
+        let root = &self.root;
+        for entry in fs::read_dir(root).map_err(Error::at(root))? {
+            let name = entry.map_err(Error::at(root))?.file_name();
+            if !["lost+found", "lock", "blobs", "partial"]
+                .iter()
+                .any(|known| name == *known)
+            {
+                return Err(Error::Foreign { path: root.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn create_folders(&self) -> Result<(), Error> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let folder = self.root.join("blobs").join(algorithm.name());
+            for first in 0..=u8::MAX {
+                let folder = folder.join(format!("{first:02x}"));
+                fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
+            }
+            sync_folder(&folder)?;
+        }
+        sync_folder(&self.root.join("blobs"))?;
+        let partial = self.root.join("partial");
+        fs::create_dir_all(&partial).map_err(Error::at(&partial))
+    }
+
+    /// Partial files of an earlier run: nothing continues them, so they go before anything is served.
+    pub(super) fn clear_partials(&self) -> Result<(), Error> {
+        let folder = self.root.join("partial");
+        for entry in fs::read_dir(&folder).map_err(Error::at(&folder))? {
+            let path = entry.map_err(Error::at(&folder))?.path();
+            fs::remove_file(&path).map_err(Error::at(&path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes renames and creations in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::at(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_again_locked_foreign_and_other_formats() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        let lock = layout.prepare().unwrap();
+        assert!(matches!(layout.prepare(), Err(Error::Locked(_))));
+        drop(lock);
+        drop(layout.prepare().unwrap());
+
+        fs::write(root.path().join(MARKER), "{\"format\":99}").unwrap();
+        let refusal = layout.prepare().unwrap_err().to_string();
+        assert!(refusal.contains("data format 99"), "{refusal}");
+
+        let foreign = tempfile::tempdir().unwrap();
+        fs::write(foreign.path().join("thesis.doc"), "x").unwrap();
+        assert!(matches!(
+            Layout::new(foreign.path()).prepare(),
+            Err(Error::Foreign { .. })
+        ));
+    }
+}

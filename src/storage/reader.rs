@@ -1,0 +1,134 @@
+//! Reading a blob, whole or still arriving, by one interface. `api` turns it into a response body.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::mapped::MappedFile;
+
+use super::blobs::StoredBlob;
+use super::tail::Tail;
+
+/// Bytes handed over at a time: large enough for few system calls, small enough for one buffer a client.
+const PIECE: u64 = 256 * 1024;
+
+/// Mapping pays from here on; below it a read costs less.
+const WORTH_MAPPING: u64 = 64 * 1024;
+
+/// Why reading stopped before the end. The response has to be broken off.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The download that feeds the file failed.
+    #[error("{0}")]
+    Broken(Arc<str>),
+    /// The disk failed.
+    #[error("reading a blob: {0}")]
+    Io(Arc<std::io::Error>),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// A blob to read.
+pub enum BlobReader {
+    /// Whole and verified.
+    Stored(Arc<StoredBlob>),
+    /// Arriving.
+    Growing(Tail),
+}
+
+impl BlobReader {
+    /// Size of the whole in bytes, when it is known.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Stored(blob) => Some(blob.size()),
+            Self::Growing(tail) => tail.size(),
+        }
+    }
+
+    /// Whether some of it may still be unverified.
+    pub fn is_growing(&self) -> bool {
+        match self {
+            Self::Stored(_) => false,
+            Self::Growing(tail) => !tail.is_verified(),
+        }
+    }
+
+    /// Waits until the size is known.
+    pub async fn settle_size(&mut self) -> Result<u64, ReadError> {
+        match self {
+            Self::Stored(blob) => Ok(blob.size()),
+            Self::Growing(tail) => tail.settle_size().await,
+        }
+    }
+
+    /// The next piece at `position`, ending before `end` (`None`: the blob's end): waits for bytes that have yet to
+    /// arrive. `None` at the end. With `mapped`, large pieces are slices of the mapped file, for plain HTTP/1 only.
+    pub async fn read(
+        &mut self,
+        position: u64,
+        end: Option<u64>,
+        mapped: bool,
+    ) -> Result<Option<Bytes>, ReadError> {
+        if end.is_some_and(|end| position >= end) {
+            return Ok(None);
+        }
+        let (until, size) = match self {
+            Self::Stored(blob) => (blob.size(), Some(blob.size())),
+            Self::Growing(tail) => match tail.readable_from(position).await? {
+                Some(readable) => readable,
+                None => return Ok(None),
+            },
+        };
+        let until = until.min(end.unwrap_or(u64::MAX)).min(position + PIECE);
+        if until <= position {
+            return Ok(None);
+        }
+        if mapped
+            && let Some(size) = size.filter(|size| *size >= WORTH_MAPPING)
+            && let Some(map) = self.map(size)
+        {
+            if !map.is_resident(position..until) {
+                let map = map.clone();
+                blocking(move || map.read_ahead(position..until)).await?;
+            }
+            return Ok(Some(map.slice(position..until)?));
+        }
+        let file = self.file().clone();
+        let bytes = blocking(move || {
+            let mut buffer = vec![0; (until - position) as usize];
+            file.read_exact_at(&mut buffer, position)?;
+            Ok(Bytes::from(buffer))
+        })
+        .await?;
+        Ok(Some(bytes))
+    }
+
+    fn map(&self, size: u64) -> Option<&Arc<MappedFile>> {
+        match self {
+            Self::Stored(blob) => blob.mapped(),
+            Self::Growing(tail) => tail.growing.mapped(size),
+        }
+    }
+
+    fn file(&self) -> &Arc<File> {
+        match self {
+            Self::Stored(blob) => blob.file(),
+            Self::Growing(tail) => &tail.growing.file,
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ReadError::Broken("reading was given up".into())),
+    }
+}

@@ -1,0 +1,432 @@
+//! The access log: one line per request, as text (`key=value`) or JSON, written when its response has ended.
+//!
+//! Requests append to one buffer in memory, and a thread of its own writes that out a few times a second: a line
+//! costs a request no system call. `api` writes, `app` starts and stops it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::line;
+
+/// How long a line may wait in memory for others to share its write.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// With so many bytes waiting, they are written at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// With so many bytes waiting, the reader of the log does not keep up, and further lines are dropped and counted: a
+/// blocked log must not block pulls.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// Client-supplied text is cut here.
+const MOST_PATH: usize = 1024;
+const MOST_AGENT: usize = 256;
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it was handed to the connection.
+    Whole,
+    /// We broke it off, since the rest could not be had.
+    Broken,
+    /// The client went away before.
+    Cut,
+}
+
+impl Ending {
+    /// The log word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Broken => "broken",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// One request, as the log tells it.
+pub struct AccessEntry<'a> {
+    /// When it came, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// Our id of it.
+    pub request: &'a str,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// The door it came through.
+    pub door: &'static str,
+    /// Its method.
+    pub method: &'a str,
+    /// Path and query as asked.
+    pub path: &'a str,
+    /// The repository, with its upstream's prefix.
+    pub repository: Option<&'a str>,
+    /// The tag that was asked for.
+    pub tag: Option<&'a str>,
+    /// Digest of what was asked for or served.
+    pub digest: Option<&'a dyn fmt::Display>,
+    /// Status of the response; 499 when the client left before there was one.
+    pub status: u16,
+    /// What the cache did.
+    pub outcome: Option<&'static str>,
+    /// The upstream that the repository belongs to.
+    pub upstream: Option<&'a str>,
+    /// Bytes of the body that were sent.
+    pub bytes: u64,
+    /// Until the first byte of the body (or the head, where there is no body).
+    pub first_byte: Duration,
+    /// Until the end.
+    pub total: Duration,
+    /// How it ended.
+    pub ending: Ending,
+    /// `User-Agent` as sent.
+    pub agent: Option<&'a [u8]>,
+}
+
+/// Where requests are logged. Clones are the same log.
+#[derive(Clone)]
+pub struct AccessLog {
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    json: bool,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    dropped: u64,
+    closed: bool,
+}
+
+/// Writes what is left when dropped. Keep it until the last response has ended.
+pub struct AccessLogGuard {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AccessLog {
+    /// No access log.
+    pub fn off() -> Self {
+        Self { shared: None }
+    }
+
+    /// Starts the writing thread. `writer` gets whole lines, many at a time.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(json: bool, writer: Box<dyn Write + Send>) -> std::io::Result<(Self, AccessLogGuard)> {
+        let shared = Arc::new(Shared {
+            json,
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let its = shared.clone();
+        let thread = thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || its.write_out(writer))?;
+        let guard = AccessLogGuard {
+            shared: shared.clone(),
+            thread: Some(thread),
+        };
+        Ok((Self { shared: Some(shared) }, guard))
+    }
+
+    /// Whether entries are written at all.
+    pub fn is_on(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Logs one request.
+    pub fn write(&self, entry: &AccessEntry<'_>) {
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let Some(shared) = &self.shared else { return };
+        // Formatted outside the lock, in a buffer that the thread keeps.
+        let kept = LINE.try_with(|line| {
+            if let Ok(mut line) = line.try_borrow_mut() {
+                line.clear();
+                entry.format(shared.json, &mut line);
+                shared.append(&line);
+            }
+        });
+        if kept.is_err() {
+            // The thread is ending.
+            let mut line = Vec::new();
+            entry.format(shared.json, &mut line);
+            shared.append(&line);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, line: &[u8]) {
+        let mut state = self.lock();
+        let before = state.waiting.len();
+        if before + line.len() > MOST_WAITING {
+            state.dropped += 1;
+            return;
+        }
+        state.waiting.extend_from_slice(line);
+        let after = state.waiting.len();
+        drop(state);
+        // Waking costs a system call: only where the thread waits for just this.
+        if before == 0 || (before < BATCH_BYTES && after >= BATCH_BYTES) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn write_out(&self, mut writer: Box<dyn Write + Send>) {
+        let mut batch = Vec::new();
+        loop {
+            let mut state = self.lock();
+            while state.waiting.is_empty() && !state.closed {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if !state.closed && state.waiting.len() < BATCH_BYTES {
+                let more = |state: &mut State| !state.closed && state.waiting.len() < BATCH_BYTES;
+                let waited = self.wake.wait_timeout_while(state, BATCH_TIME, more);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            std::mem::swap(&mut state.waiting, &mut batch);
+            let (closed, dropped) = (state.closed, std::mem::take(&mut state.dropped));
+            drop(state);
+            // A log that cannot be written is no reason to stop serving, and there is nowhere to say so.
+            let _ = writer.write_all(&batch).and_then(|()| writer.flush());
+            batch.clear();
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "the access log is not read fast enough: lines were dropped"
+                );
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for AccessLogGuard {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl AccessEntry<'_> {
+    fn format(&self, json: bool, line: &mut Vec<u8>) {
+        let mut fields = Fields { json, line };
+        fields.begin();
+        fields.key("time");
+        fields.bare(|line| line::push_time(line, self.unix_millis));
+        fields.word("request", Some(self.request));
+        fields.key("client");
+        fields.bare(|line| line::push(line, format_args!("{}", self.client)));
+        fields.word("door", Some(self.door));
+        fields.word("method", Some(self.method));
+        fields.quoted("path", self.path.as_bytes(), MOST_PATH);
+        fields.word("repository", self.repository);
+        fields.word("tag", self.tag);
+        if let Some(digest) = self.digest {
+            fields.key("digest");
+            fields.bare(|line| line::push(line, format_args!("{digest}")));
+        }
+        fields.number("status", u64::from(self.status));
+        fields.word("outcome", self.outcome);
+        fields.word("upstream", self.upstream);
+        fields.number("bytes", self.bytes);
+        fields.seconds("first_byte", self.first_byte);
+        fields.seconds("total", self.total);
+        fields.word("body", Some(self.ending.as_str()));
+        if let Some(agent) = self.agent {
+            fields.quoted("agent", agent, MOST_AGENT);
+        }
+        fields.end();
+    }
+}
+
+/// Writes one line in either form.
+struct Fields<'a> {
+    json: bool,
+    line: &'a mut Vec<u8>,
+}
+
+impl Fields<'_> {
+    fn begin(&mut self) {
+        if self.json {
+            self.line.push(b'{');
+        }
+    }
+
+    fn end(&mut self) {
+        self.line
+            .extend_from_slice(if self.json { b"}\n" } else { b"\n" });
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.json {
+            if self.line.len() > 1 {
+                self.line.push(b',');
+            }
+            self.line.push(b'"');
+            self.line.extend_from_slice(key.as_bytes());
+            self.line.extend_from_slice(b"\":");
+        } else {
+            if !self.line.is_empty() {
+                self.line.push(b' ');
+            }
+            self.line.extend_from_slice(key.as_bytes());
+            self.line.push(b'=');
+        }
+    }
+
+    /// A value that needs no escaping; in quotes in JSON.
+    fn bare(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.json {
+            self.line.push(b'"');
+        }
+        write(self.line);
+        if self.json {
+            self.line.push(b'"');
+        }
+    }
+
+    /// A value of a grammar without spaces, quotes and control characters.
+    fn word(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.key(key);
+            self.bare(|line| line.extend_from_slice(value.as_bytes()));
+        }
+    }
+
+    fn quoted(&mut self, key: &str, value: &[u8], most: usize) {
+        self.key(key);
+        line::push_quoted(self.line, value, most);
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        line::push_number(self.line, value);
+    }
+
+    fn seconds(&mut self, key: &str, value: Duration) {
+        self.key(key);
+        line::push_seconds(self.line, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> AccessEntry<'static> {
+        AccessEntry {
+            unix_millis: 1_735_689_600_001,
+            request: "ABCDEFGH00000001",
+            client: SocketAddr::from(([127, 0, 0, 1], 4242)),
+            door: "main",
+            method: "GET",
+            path: "/v2/x/manifests/a\"b",
+            repository: Some("docker-hub/library/nginx"),
+            tag: Some("latest"),
+            digest: Some(&"sha256:00"),
+            status: 200,
+            outcome: Some("hit"),
+            upstream: Some("docker-hub"),
+            bytes: 1234,
+            first_byte: Duration::from_micros(12),
+            total: Duration::from_millis(1500),
+            ending: Ending::Whole,
+            agent: Some(b"docker/29\n"),
+        }
+    }
+
+    fn line(json: bool, entry: &AccessEntry<'_>) -> String {
+        let mut line = Vec::new();
+        entry.format(json, &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn text() {
+        assert_eq!(
+            line(false, &entry()),
+            "time=2025-01-01T00:00:00.001Z request=ABCDEFGH00000001 client=127.0.0.1:4242 door=main method=GET \
+             path=\"/v2/x/manifests/a\\\"b\" repository=docker-hub/library/nginx tag=latest digest=sha256:00 \
+             status=200 outcome=hit upstream=docker-hub bytes=1234 first_byte=0.000012 total=1.500000 body=whole \
+             agent=\"docker/29\\u000a\"\n"
+        );
+    }
+
+    #[test]
+    fn json_is_json() {
+        let value: serde_json::Value = serde_json::from_str(&line(true, &entry())).unwrap();
+        assert_eq!(value["path"], "/v2/x/manifests/a\"b");
+        assert_eq!(value["agent"], "docker/29\n");
+        assert_eq!(value["status"], 200);
+        assert_eq!(value["digest"], "sha256:00");
+        assert_eq!(value["total"], 1.5);
+        let bare = AccessEntry {
+            repository: None,
+            tag: None,
+            digest: None,
+            agent: None,
+            outcome: None,
+            upstream: None,
+            ..entry()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(true, &bare)).unwrap();
+        assert_eq!(value.get("repository"), None);
+    }
+
+    #[derive(Clone, Default)]
+    struct Shelf(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shelf {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_is_written_by_the_end() {
+        let shelf = Shelf::default();
+        let (log, guard) = AccessLog::start(true, Box::new(shelf.clone())).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        log.write(&entry());
+                    }
+                });
+            }
+        });
+        drop(guard);
+        let written = String::from_utf8(shelf.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.lines().count(), 2000);
+        assert!(
+            written
+                .lines()
+                .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+        );
+        AccessLog::off().write(&entry());
+    }
+}

@@ -1,0 +1,322 @@
+//! The metrics, in a registry of their own: made once by `app`, handed down as `Arc`, rendered for `/metrics`.
+//!
+//! Looking a child up by its labels costs more than answering a warm manifest, so children of what every request
+//! counts are kept by index, and those of an upstream in one [`UpstreamMetrics`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use super::upstream_metrics::{FillMetrics, UpstreamMetrics, Upstreams};
+
+/// Most values of the labels of a request whose children are kept by index.
+const DOORS: usize = 4;
+const OPERATIONS: usize = 16;
+const OUTCOMES: usize = 8;
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Seconds to the first byte: from a warm manifest to an upstream's time-out.
+const BUCKETS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// A value of a label, and its place among the values of that label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Its place, from 0.
+    pub index: usize,
+    /// The value.
+    pub text: &'static str,
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_children: Box<[OnceLock<IntCounter>]>,
+    seconds: HistogramVec,
+    seconds_children: [OnceLock<Histogram>; OPERATIONS],
+    fills_running: IntGauge,
+    process_start: IntGauge,
+    upstreams: Upstreams,
+    by_prefix: RwLock<HashMap<Box<str>, Arc<UpstreamMetrics>>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let family = Families { registry: &registry };
+        let build = family.gauges(
+            "wharfinger_build_info",
+            "What is running; always 1.",
+            &["version"],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let process_start = family.gauge(
+            "process_start_time_seconds",
+            "When the process started, in seconds since 1970.",
+        );
+        let requests = family.counters(
+            "wharfinger_requests_total",
+            "Requests that have ended, by door, operation, what the cache did, and class of the status.",
+            &["door", "operation", "outcome", "status"],
+        );
+        let seconds = family.histograms(
+            "wharfinger_request_seconds",
+            "Seconds until the first byte of the response.",
+            &["operation"],
+        );
+        let fills_running = family.gauge(
+            "wharfinger_fills_running",
+            "Downloads from upstreams in progress.",
+        );
+        let upstreams = Upstreams {
+            response_bytes: family.counters(
+                "wharfinger_response_bytes_total",
+                "Bytes of content sent to clients, by upstream and what the cache did.",
+                &["upstream", "outcome"],
+            ),
+            bytes_in: family.counters(
+                "wharfinger_upstream_bytes_total",
+                "Bytes of content received from upstreams.",
+                &["upstream"],
+            ),
+            fills: family.counters(
+                "wharfinger_fills_total",
+                "Downloads of blobs that have ended, by result.",
+                &["upstream", "result"],
+            ),
+            requests: family.counters(
+                "wharfinger_upstream_requests_total",
+                "Requests to upstreams, redirects and retries each counted, by kind and status (or why there was none).",
+                &["upstream", "kind", "status"],
+            ),
+            limit: family.gauges(
+                "wharfinger_upstream_ratelimit_limit",
+                "The rate limit that the upstream told last, in requests.",
+                &["upstream"],
+            ),
+            remaining: family.gauges(
+                "wharfinger_upstream_ratelimit_remaining",
+                "What the upstream said was left of its rate limit, in requests, as last seen.",
+                &["upstream"],
+            ),
+        };
+        let children = DOORS * OPERATIONS * OUTCOMES * CLASSES.len();
+        Self {
+            requests,
+            request_children: std::iter::repeat_with(OnceLock::new).take(children).collect(),
+            seconds,
+            seconds_children: [const { OnceLock::new() }; OPERATIONS],
+            fills_running,
+            process_start,
+            upstreams,
+            by_prefix: RwLock::default(),
+            registry,
+        }
+    }
+
+    /// Tells when the process started, in seconds since 1970.
+    pub fn started_at(&self, unix_seconds: u64) {
+        self.process_start
+            .set(i64::try_from(unix_seconds).unwrap_or(i64::MAX));
+    }
+
+    /// One request has ended.
+    pub fn request(&self, door: Word, operation: Word, outcome: Word, status: u16, first_byte: Duration) {
+        let class = match usize::from(status / 100) {
+            class if class < CLASSES.len() => class,
+            _ => 0,
+        };
+        let labels = [door.text, operation.text, outcome.text, CLASSES[class]];
+        let fits = door.index < DOORS && operation.index < OPERATIONS && outcome.index < OUTCOMES;
+        let place =
+            ((door.index * OPERATIONS + operation.index) * OUTCOMES + outcome.index) * CLASSES.len() + class;
+        match self.request_children.get(place) {
+            Some(child) if fits => child
+                .get_or_init(|| self.requests.with_label_values(&labels))
+                .inc(),
+            _ => self.requests.with_label_values(&labels).inc(),
+        }
+        let seconds = first_byte.as_secs_f64();
+        match self.seconds_children.get(operation.index) {
+            Some(child) => child
+                .get_or_init(|| self.seconds.with_label_values(&[operation.text]))
+                .observe(seconds),
+            None => self.seconds.with_label_values(&[operation.text]).observe(seconds),
+        }
+    }
+
+    /// The metrics of the upstream with this prefix. The prefix must come from the configuration, never from a
+    /// client: each one is kept.
+    pub fn upstream(&self, prefix: &str) -> Arc<UpstreamMetrics> {
+        let known = self
+            .by_prefix
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(prefix)
+            .cloned();
+        known.unwrap_or_else(|| {
+            let mut all = self.by_prefix.write().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(UpstreamMetrics::new(prefix, &self.upstreams));
+            all.entry(prefix.into()).or_insert_with(new).clone()
+        })
+    }
+
+    /// A fill has begun; it runs until the returned value says how it ended.
+    pub fn fill_started(&self, prefix: &str) -> FillMetrics {
+        FillMetrics::new(self.fills_running.clone(), self.upstream(prefix))
+    }
+
+    /// So many bytes of content came from an upstream.
+    pub fn bytes_in(&self, prefix: &str, bytes: u64) {
+        self.upstream(prefix).bytes_in(bytes);
+    }
+
+    /// One HTTP request to an upstream has ended: with this status, or the word of why there was none.
+    pub fn upstream_request(&self, prefix: &str, kind: &str, status: &str) {
+        self.upstreams
+            .requests
+            .with_label_values(&[prefix, kind, status])
+            .inc();
+    }
+
+    /// What an upstream said of its rate limit, in requests.
+    pub fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>) {
+        let told = [
+            (&self.upstreams.limit, limit),
+            (&self.upstreams.remaining, remaining),
+        ];
+        for (gauges, value) in told {
+            if let Some(value) = value {
+                gauges
+                    .with_label_values(&[prefix])
+                    .set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    /// Everything in the text format of Prometheus, version 0.0.4.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+/// Makes families and registers them.
+struct Families<'a> {
+    registry: &'a Registry,
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names and labels are constants, and a test makes every family"
+)]
+impl Families<'_> {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let family = made.expect("a metric's name and labels are valid");
+        self.registry
+            .register(Box::new(family.clone()))
+            .expect("a metric's name is used once");
+        family
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.add(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()),
+            labels,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(index: usize, text: &'static str) -> Word {
+        Word { index, text }
+    }
+
+    #[test]
+    fn requests_are_counted_with_and_without_a_kept_child() {
+        let metrics = Metrics::new();
+        let time = Duration::from_micros(80);
+        for _ in 0..2 {
+            metrics.request(word(0, "main"), word(1, "manifest"), word(0, "hit"), 200, time);
+        }
+        metrics.request(word(0, "main"), word(99, "new"), word(99, "odd"), 404, time);
+        let text = metrics.render();
+        for line in [
+            r#"wharfinger_requests_total{door="main",operation="manifest",outcome="hit",status="2xx"} 2"#,
+            r#"wharfinger_requests_total{door="main",operation="new",outcome="odd",status="4xx"} 1"#,
+            r#"wharfinger_request_seconds_bucket{operation="manifest",le="0.0001"} 2"#,
+            concat!(
+                r#"wharfinger_build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""} 1"#
+            ),
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_and_its_fills() {
+        let metrics = Metrics::new();
+        let first = metrics.fill_started("quay");
+        let second = metrics.fill_started("quay");
+        let third = metrics.fill_started("quay");
+        assert!(metrics.render().contains("wharfinger_fills_running 3"));
+        first.completed();
+        second.failed();
+        drop(third);
+        metrics.bytes_in("quay", 5);
+        metrics.upstream("quay").bytes_out(word(0, "hit"), 7);
+        metrics.upstream("quay").bytes_out(word(50, "odd"), 8);
+        metrics.upstream_request("quay", "blob", "200");
+        metrics.rate_limit("quay", Some(100), None);
+        metrics.rate_limit("quay", None, Some(42));
+        metrics.started_at(17);
+        let text = metrics.render();
+        for line in [
+            "wharfinger_fills_running 0",
+            r#"wharfinger_fills_total{result="completed",upstream="quay"} 1"#,
+            r#"wharfinger_fills_total{result="failed",upstream="quay"} 1"#,
+            r#"wharfinger_fills_total{result="abandoned",upstream="quay"} 1"#,
+            r#"wharfinger_upstream_bytes_total{upstream="quay"} 5"#,
+            r#"wharfinger_response_bytes_total{outcome="hit",upstream="quay"} 7"#,
+            r#"wharfinger_response_bytes_total{outcome="odd",upstream="quay"} 8"#,
+            r#"wharfinger_upstream_requests_total{kind="blob",status="200",upstream="quay"} 1"#,
+            r#"wharfinger_upstream_ratelimit_limit{upstream="quay"} 100"#,
+            r#"wharfinger_upstream_ratelimit_remaining{upstream="quay"} 42"#,
+            "process_start_time_seconds 17",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the daemon says about itself: metrics, the log, and the access log.
+//!
+//! Knows none of the rooms above: they hand in words and numbers. Built once by `app`, used by every room.
+
+mod access_log;
+mod line;
+mod logging;
+mod metrics;
+mod upstream_metrics;
+
+pub use access_log::{AccessEntry, AccessLog, AccessLogGuard, Ending};
+pub use logging::{LogGuard, LoggingError, start_logging};
+pub use metrics::{Metrics, Word};
+pub use upstream_metrics::{FillMetrics, UpstreamMetrics};

@@ -1,0 +1,239 @@
+//! One question to a registry, all the way: authorization, redirects, and the steps after a refusal. What is asked, and
+//! what an answer means, is in `content` and `lists`.
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use url::Url;
+
+use super::authorization::Sent;
+use super::error::{Error, ErrorKind, Failure};
+use super::observer::RequestKind;
+use super::reply::Reply;
+use super::retry::{self, Window};
+use super::transport::{Lane, Request, host_of};
+use super::{Access, Upstream};
+use crate::oci::{Challenge, RepositoryName};
+
+/// Redirects followed for one question.
+const MAX_HOPS: usize = 5;
+/// Challenges answered for one request.
+const MAX_ANSWERS: usize = 2;
+
+/// A question about a repository.
+pub(super) struct Call<'a> {
+    pub(super) kind: RequestKind,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) repository: &'a RepositoryName,
+    pub(super) access: Access,
+    pub(super) headers: HeaderMap,
+    /// Redirects are followed.
+    pub(super) follow: bool,
+}
+
+impl Call<'_> {
+    fn request<'a>(&self, url: &'a Url) -> Request<'a> {
+        Request {
+            kind: self.kind,
+            lane: if self.kind == RequestKind::Blob {
+                Lane::Bulk
+            } else {
+                Lane::Api
+            },
+            method: self.method.clone(),
+            url,
+            headers: self.headers.clone(),
+        }
+    }
+}
+
+/// What came of it, with whatever status.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    /// It is from a host that the registry redirected to.
+    pub(super) foreign: bool,
+}
+
+impl Upstream {
+    /// The URL of an endpoint: the upstream's own path, then `/v2/`, then `rest`.
+    pub(super) fn endpoint(&self, rest: &str) -> Url {
+        let mut url = self.config.url.clone();
+        let path = format!("{}/v2/{rest}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        url
+    }
+
+    /// Asks. Signed URLs expire, so a redirect's target that refuses is asked for anew, once.
+    pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Answer, Error> {
+        let window = Window::new();
+        let answer = self.walk(call, window).await?;
+        let refused = matches!(answer.reply.status().as_u16(), 401 | 403 | 410);
+        // HEAD is refused by targets whose URL is signed for GET: asking again does not help.
+        if !answer.foreign || !refused || call.method == Method::HEAD {
+            return Ok(answer);
+        }
+        tracing::debug!(
+            upstream = self.prefix(),
+            host = answer.reply.host(),
+            "a redirect's target refuses: asking the registry for another"
+        );
+        answer.reply.drain().await;
+        self.walk(call, window).await
+    }
+
+    /// The error that an answer is when it is not what was hoped for.
+    pub(super) async fn failure(&self, call: &Call<'_>, answer: Answer) -> Error {
+        let Answer { reply, foreign } = answer;
+        let (host, status) = (reply.host().to_owned(), reply.status().as_u16());
+        let (kind, message) = reply.into_excuse().await;
+        let head = call.method == Method::HEAD;
+        let kind = match (kind, status) {
+            (_, 405 | 501) if head => ErrorKind::HeadRefused,
+            (ErrorKind::Denied, _) if head && foreign => ErrorKind::HeadRefused,
+            // The registry says that it has the blob; that its storage does not hand it out is a fault over there.
+            (ErrorKind::Denied, _) | (_, 410) if foreign && call.kind == RequestKind::Blob => {
+                ErrorKind::Unavailable(Failure::Status(status))
+            }
+            (kind, _) => kind,
+        };
+        self.transport.status_error(&host, kind, status, message)
+    }
+
+    /// Follows redirects. Credentials are left behind where scheme, host or port change, and never taken up again.
+    async fn walk(&self, call: &Call<'_>, window: Window) -> Result<Answer, Error> {
+        let own = self.config.url.origin();
+        let mut url = call.url.clone();
+        let mut foreign = false;
+        for _ in 0..=MAX_HOPS {
+            let reply = if foreign {
+                self.abroad(call, &url, window).await?
+            } else {
+                self.at_home(call, &url, window).await?
+            };
+            let next = if call.follow { reply.redirect(&url) } else { None };
+            let Some(next) = next else {
+                return Ok(Answer { reply, foreign });
+            };
+            self.transport.check(&url, &next)?;
+            tracing::debug!(
+                upstream = self.prefix(),
+                kind = call.kind.as_str(),
+                from = reply.host(),
+                to = host_of(&next),
+                "following a redirect"
+            );
+            foreign |= next.origin() != own;
+            reply.drain().await;
+            url = next;
+        }
+        let message = format!("more than {MAX_HOPS} redirects");
+        Err(self.transport.error(&host_of(&url), ErrorKind::Protocol, message))
+    }
+
+    /// Asks the registry itself. After a refusal: what was sent is discarded, the registry is asked without it, and
+    /// that challenge is answered (Harbor and nvcr.io challenge otherwise when they see an expired token).
+    async fn at_home(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
+        let request = call.request(url);
+        let mut answers = 0;
+        let mut sent = self.authorizer.beforehand(call.repository, call.access).await?;
+        loop {
+            let header = sent.as_ref().map(Sent::header);
+            let reply = self.transport.send(&request, header, window).await?;
+            self.note_limits(&reply);
+            let status = reply.status().as_u16();
+            // Expired credentials for Basic are a 403 on ECR.
+            let refused = status == 401 || (status == 403 && matches!(sent, Some(Sent::Basic(_))));
+            if !refused {
+                return Ok(reply);
+            }
+            let challenges = reply.challenges();
+            if let Some(used) = sent.take() {
+                self.authorizer.discard(&used);
+                if matches!(used, Sent::Basic(_)) && answers > 0 {
+                    return self.basic_refused(reply).await;
+                }
+                if used.is_last_word(&challenges) {
+                    return Ok(reply);
+                }
+                reply.drain().await;
+                continue;
+            }
+            if answers == MAX_ANSWERS {
+                return Ok(reply);
+            }
+            answers += 1;
+            let challenges = if challenges.is_empty() {
+                self.ping(window).await?
+            } else {
+                challenges
+            };
+            let answer = self
+                .authorizer
+                .answer(&challenges, call.repository, call.access, url)
+                .await?;
+            if answer.is_none() {
+                return Ok(reply);
+            }
+            reply.drain().await;
+            sent = answer;
+        }
+    }
+
+    /// Our credentials themselves were refused: for good, or for this repository?
+    async fn basic_refused(&self, reply: Reply) -> Result<Reply, Error> {
+        let (host, status) = (reply.host().to_owned(), reply.status().as_u16());
+        let (kind, message) = reply.into_excuse().await;
+        let kind = if status == 401 || message.contains("expired") {
+            self.authorizer.reject_login();
+            ErrorKind::CredentialsRejected
+        } else {
+            kind
+        };
+        Err(self.transport.status_error(&host, kind, status, message))
+    }
+
+    /// Asks where a redirect led, with nothing but an anonymous token if the host wants one (registry.k8s.io sends to
+    /// pkg.dev, which has a realm of its own).
+    async fn abroad(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
+        let request = call.request(url);
+        let reply = self.transport.send(&request, None, window).await?;
+        if reply.status().as_u16() != 401 {
+            return Ok(reply);
+        }
+        let Some(sent) = self.authorizer.answer_foreign(&reply.challenges(), url).await? else {
+            return Ok(reply);
+        };
+        reply.drain().await;
+        let reply = self.transport.send(&request, Some(sent.header()), window).await?;
+        if reply.status().as_u16() == 401 {
+            self.authorizer.discard(&sent);
+        }
+        Ok(reply)
+    }
+
+    /// The challenge of `/v2/`, for a registry that refuses without one (gcr.io).
+    async fn ping(&self, window: Window) -> Result<Vec<Challenge>, Error> {
+        let url = self.endpoint("");
+        let request = Request {
+            kind: RequestKind::Ping,
+            lane: Lane::Api,
+            method: Method::GET,
+            url: &url,
+            headers: HeaderMap::new(),
+        };
+        let reply = self.transport.send(&request, None, window).await?;
+        let challenges = reply.challenges();
+        reply.drain().await;
+        Ok(challenges)
+    }
+
+    fn note_limits(&self, reply: &Reply) {
+        let limit = retry::limit(reply.headers(), "ratelimit-limit");
+        let remaining = retry::limit(reply.headers(), "ratelimit-remaining");
+        if limit.is_some() || remaining.is_some() {
+            self.transport
+                .observer()
+                .rate_limit(self.prefix(), limit, remaining);
+        }
+    }
+}

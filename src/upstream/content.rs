@@ -1,0 +1,245 @@
+//! Manifests and blobs: what is asked, and what an answer has to be. Judges sizes, digests and ranges, but not what a
+//! manifest says.
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
+use sha2::Digest as _;
+
+use super::body::BlobBody;
+use super::client::{Answer, Call};
+use super::error::{Error, ErrorKind};
+use super::observer::RequestKind;
+use super::reply::Reply;
+use super::{Access, Upstream};
+use crate::oci::{
+    ACCEPT_MANIFESTS, Algorithm, ContentRange, Digest, MAX_MANIFEST_SIZE, MediaType, Reference,
+    RepositoryName,
+};
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A manifest as it came, and was verified.
+#[derive(Clone, Debug)]
+pub struct FetchedManifest {
+    /// The document, byte for byte.
+    pub bytes: Bytes,
+    /// The `Content-Type`, if there was one. Not judged: HTML with a 200 gets as far as this.
+    pub media_type: Option<MediaType>,
+    /// The digest of the bytes: of the algorithm that was asked for, else SHA-256.
+    pub digest: Digest,
+}
+
+/// What HEAD says of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// `Docker-Content-Digest`; some registries leave it out.
+    pub digest: Option<Digest>,
+    /// `Content-Type`.
+    pub media_type: Option<MediaType>,
+    /// `Content-Length`, in bytes.
+    pub size: Option<u64>,
+}
+
+impl Upstream {
+    /// Fetches a manifest of at most [`MAX_MANIFEST_SIZE`] bytes, with the whole `Accept` list whatever a client
+    /// sent. Verified against the digest that was asked for and the one that the upstream told.
+    pub async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        access: Access,
+    ) -> Result<FetchedManifest, Error> {
+        let call = self.manifest_call(Method::GET, repository, reference, access);
+        let mut again = true;
+        let (reply, bytes) = loop {
+            let mut reply = self.expect_ok(&call).await?;
+            match reply.read(MAX_MANIFEST_SIZE).await {
+                Ok(bytes) => break (reply, bytes),
+                Err(error) => {
+                    let (kind, message) = error.explain();
+                    let error = self.transport.error(reply.host(), kind, message);
+                    // A body that broke off is like a failure before it: once more.
+                    if !error.is_retryable() || !std::mem::take(&mut again) {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let observer = self.transport.observer();
+        observer.bytes_in(self.prefix(), RequestKind::Manifest, bytes.len() as u64);
+        let asked = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(_) => None,
+        };
+        let told = content_digest(&reply);
+        for (expected, who) in [(asked, "asked for"), (told, "announced")] {
+            if let Some(expected) = expected
+                && digest_of(expected.algorithm(), &bytes) != Some(expected)
+            {
+                let message =
+                    format!("the manifest {repository}@{reference} is not the one {who}, {expected}");
+                return Err(self.transport.error(reply.host(), ErrorKind::Protocol, message));
+            }
+        }
+        let digest = asked
+            .or_else(|| digest_of(Algorithm::Sha256, &bytes))
+            .ok_or_else(|| {
+                self.transport
+                    .error(reply.host(), ErrorKind::Protocol, "the manifest cannot be hashed")
+            })?;
+        Ok(FetchedManifest {
+            bytes,
+            media_type: content_type(&reply),
+            digest,
+        })
+    }
+
+    /// Asks about a manifest. The error `HeadRefused` means that GET may still succeed.
+    pub async fn manifest_head(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        access: Access,
+    ) -> Result<ManifestHead, Error> {
+        let mut call = self.manifest_call(Method::HEAD, repository, reference, access);
+        call.kind = RequestKind::ManifestHead;
+        let reply = self.expect_ok(&call).await?;
+        Ok(ManifestHead {
+            digest: content_digest(&reply),
+            media_type: content_type(&reply),
+            size: reply.content_length(),
+        })
+    }
+
+    /// Starts a download from `offset` on. The body says where it really starts: upstreams may ignore ranges.
+    ///
+    /// # Errors
+    /// `RangeNotSatisfiable` when the blob has no byte at `offset`; `Protocol` when another range comes.
+    pub async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<BlobBody, Error> {
+        let mut call = self.blob_call(RequestKind::Blob, repository, digest);
+        if offset > 0 {
+            let range = HeaderValue::try_from(format!("bytes={offset}-"));
+            call.headers.extend(range.ok().map(|range| (RANGE, range)));
+        }
+        let answer = self.ask(&call).await?;
+        let reply = answer.reply;
+        let length = reply.content_length();
+        match (reply.status().as_u16(), content_range(&reply)) {
+            (200, _) => Ok(BlobBody::new(self.transport.clone(), reply, 0, length, length)),
+            (
+                206,
+                Some(ContentRange {
+                    span: Some(span),
+                    size,
+                }),
+            ) if span.start == offset && length.is_none_or(|length| length == span.len()) => {
+                let left = Some(span.len());
+                Ok(BlobBody::new(self.transport.clone(), reply, offset, size, left))
+            }
+            (206, told) => {
+                let message = format!("asked for the blob from byte {offset} on, it sends {told:?}");
+                Err(self.transport.error(reply.host(), ErrorKind::Protocol, message))
+            }
+            (416, told) if offset > 0 => {
+                let kind = ErrorKind::RangeNotSatisfiable {
+                    size: told.and_then(|told| told.size),
+                };
+                Err(self
+                    .transport
+                    .status_error(reply.host(), kind, 416, "nothing there"))
+            }
+            _ => Err(self.failure(&call, Answer { reply, ..answer }).await),
+        }
+    }
+
+    /// Proof that this repository serves the blob with our credentials, and its size if the upstream tells it. Asks
+    /// for the first byte: upstreams refuse HEAD for blobs.
+    pub async fn blob_probe(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        access: Access,
+    ) -> Result<Option<u64>, Error> {
+        let mut call = self.blob_call(RequestKind::BlobProbe, repository, digest);
+        call.access = access;
+        call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let answer = self.ask(&call).await?;
+        let told = content_range(&answer.reply);
+        match answer.reply.status().as_u16() {
+            200 => Ok(answer.reply.content_length()),
+            206 => Ok(told.and_then(|told| told.size)),
+            // The first byte is missing only where there is none.
+            416 if told.and_then(|told| told.size).unwrap_or(0) == 0 => Ok(Some(0)),
+            _ => Err(self.failure(&call, answer).await),
+        }
+    }
+
+    fn manifest_call<'a>(
+        &self,
+        method: Method,
+        repository: &'a RepositoryName,
+        reference: &Reference,
+        access: Access,
+    ) -> Call<'a> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_MANIFESTS));
+        Call {
+            kind: RequestKind::Manifest,
+            method,
+            url: self.endpoint(&format!("{repository}/manifests/{reference}")),
+            repository,
+            access,
+            headers,
+            follow: true,
+        }
+    }
+
+    fn blob_call<'a>(&self, kind: RequestKind, repository: &'a RepositoryName, digest: &Digest) -> Call<'a> {
+        Call {
+            kind,
+            method: Method::GET,
+            url: self.endpoint(&format!("{repository}/blobs/{digest}")),
+            repository,
+            access: Access::Configured,
+            headers: HeaderMap::new(),
+            follow: true,
+        }
+    }
+
+    /// Asks, and takes nothing but a 200.
+    pub(super) async fn expect_ok(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let answer = self.ask(call).await?;
+        if answer.reply.status().as_u16() == 200 {
+            return Ok(answer.reply);
+        }
+        Err(self.failure(call, answer).await)
+    }
+}
+
+fn content_digest(reply: &Reply) -> Option<Digest> {
+    reply.header(&DOCKER_CONTENT_DIGEST)?.trim().parse().ok()
+}
+
+fn content_type(reply: &Reply) -> Option<MediaType> {
+    let text = reply
+        .header(&CONTENT_TYPE)
+        .filter(|text| !text.trim().is_empty())?;
+    Some(MediaType::new(text))
+}
+
+fn content_range(reply: &Reply) -> Option<ContentRange> {
+    ContentRange::parse(reply.header(&CONTENT_RANGE)?)
+}
+
+fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Option<Digest> {
+    match algorithm {
+        Algorithm::Sha256 => Digest::from_hash(algorithm, &sha2::Sha256::digest(bytes)),
+        Algorithm::Sha512 => Digest::from_hash(algorithm, &sha2::Sha512::digest(bytes)),
+    }
+}

@@ -1,0 +1,87 @@
+//! What the upstream client tells the metrics, as a trait: it knows no metrics library. Implemented above, and by
+//! `()` for nobody.
+
+use std::fmt;
+
+/// What a request to an upstream was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    /// GET of a manifest.
+    Manifest,
+    /// HEAD of a manifest.
+    ManifestHead,
+    /// GET of a blob.
+    Blob,
+    /// GET of a blob's first byte, to learn its size.
+    BlobProbe,
+    /// A page of the tag list.
+    Tags,
+    /// A page of the referrers API.
+    Referrers,
+    /// A token.
+    Token,
+    /// `/v2/`, for its challenge.
+    Ping,
+}
+
+impl RequestKind {
+    /// Every kind, so that metrics can be made before the first request.
+    pub const ALL: [Self; 8] = [
+        Self::Manifest,
+        Self::ManifestHead,
+        Self::Blob,
+        Self::BlobProbe,
+        Self::Tags,
+        Self::Referrers,
+        Self::Token,
+        Self::Ping,
+    ];
+
+    /// The log word and metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::ManifestHead => "manifest-head",
+            Self::Blob => "blob",
+            Self::BlobProbe => "blob-probe",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Token => "token",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+/// How one HTTP request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatusLabel {
+    /// With this status.
+    Http(u16),
+    /// Without one: the word of the error's kind ([`super::ErrorKind::word`]).
+    Failed(&'static str),
+}
+
+impl fmt::Display for StatusLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(status) => status.fmt(f),
+            Self::Failed(word) => f.write_str(word),
+        }
+    }
+}
+
+/// Is told what happens on the wire. Called on the request path: must not block.
+pub trait Observer: Send + Sync {
+    /// One HTTP request ended, redirects and retries each counted.
+    fn request(&self, prefix: &str, kind: RequestKind, status: StatusLabel);
+    /// The registry told its limit (`ratelimit-limit`, `ratelimit-remaining`), in requests.
+    fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>);
+    /// So many bytes of content arrived.
+    fn bytes_in(&self, prefix: &str, kind: RequestKind, bytes: u64);
+}
+
+impl Observer for () {
+    fn request(&self, _: &str, _: RequestKind, _: StatusLabel) {}
+    fn rate_limit(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
+    fn bytes_in(&self, _: &str, _: RequestKind, _: u64) {}
+}

@@ -1,0 +1,378 @@
+//! The wire: the only place that makes HTTP clients, and one request with its time-out, its retries and its turn among
+//! the connections to a host. Knows nothing of registries. Called by `exchange` and `token`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, Method};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Url;
+
+use super::error::{Error, ErrorKind, Failure, classify};
+use super::guard::{Blocked, Guard, Resolver};
+use super::observer::{Observer, RequestKind, StatusLabel};
+use super::reply::Reply;
+use super::retry::{self, Window};
+use crate::config::UpstreamConfig;
+
+/// More hosts than this are not remembered for their turns.
+const MAX_LANES: usize = 256;
+
+/// Which client sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Small answers; HTTP/2 where the host speaks it.
+    Api,
+    /// Blobs: HTTP/1.1, because HTTP/2 would put all downloads from a host on one connection; so many at once.
+    Bulk,
+}
+
+/// What only tests change.
+#[derive(Clone, Debug)]
+pub(super) struct Tuning {
+    /// The pause before the first retry.
+    pub(super) pause: Duration,
+    /// Whether `HTTPS_PROXY` and the like count.
+    pub(super) system_proxy: bool,
+    /// Names that are not resolved.
+    pub(super) addresses: Vec<(String, SocketAddr)>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            pause: Duration::from_millis(150),
+            system_proxy: true,
+            addresses: Vec::new(),
+        }
+    }
+}
+
+/// One request to send.
+pub(super) struct Request<'a> {
+    pub(super) kind: RequestKind,
+    pub(super) lane: Lane,
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: HeaderMap,
+}
+
+/// The clients of one upstream.
+pub(super) struct Transport {
+    prefix: Arc<str>,
+    api: Client,
+    bulk: Client,
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    max_connections: usize,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    pause: Duration,
+    guard: Arc<Guard>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Transport {
+    pub(super) fn new(
+        config: &UpstreamConfig,
+        observer: Arc<dyn Observer>,
+        tuning: &Tuning,
+    ) -> Result<Self, Error> {
+        let prefix: Arc<str> = config.prefix.as_str().into();
+        let guard = Arc::new(Guard::new(
+            config.url.clone(),
+            proxy_hosts(config, tuning),
+            config.allow_private,
+        ));
+        let client = |lane| {
+            build(config, &guard, tuning, lane).map_err(|error| {
+                let (_, message) = classify(&error);
+                Error::new(&prefix, host_of(&config.url), ErrorKind::Setup, None, message)
+            })
+        };
+        Ok(Self {
+            api: client(Lane::Api)?,
+            bulk: client(Lane::Bulk)?,
+            prefix,
+            turns: Mutex::default(),
+            max_connections: config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            pause: tuning.pause,
+            guard,
+            observer,
+        })
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn observer(&self) -> &Arc<dyn Observer> {
+        &self.observer
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// An error of this upstream that `host` is the cause of.
+    pub(super) fn error(&self, host: &str, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::new(&self.prefix, host, kind, None, message)
+    }
+
+    /// As [`Transport::error`], because of a status.
+    pub(super) fn status_error(
+        &self,
+        host: &str,
+        kind: ErrorKind,
+        status: u16,
+        message: impl Into<String>,
+    ) -> Error {
+        Error::new(&self.prefix, host, kind, Some(status), message)
+    }
+
+    /// Says no to a URL that must not be followed.
+    pub(super) fn check(&self, current: &Url, next: &Url) -> Result<(), Error> {
+        self.guard.check(current, next).map_err(|blocked: Blocked| {
+            let message = format!("{} sends us to {}: {blocked}", host_of(current), host_of(next));
+            self.error(&host_of(current), ErrorKind::Refused, message)
+        })
+    }
+
+    /// Sends a request, again if a failure looks passing. Any status that remains is a reply.
+    pub(super) async fn send(
+        &self,
+        request: &Request<'_>,
+        authorization: Option<&HeaderValue>,
+        window: Window,
+    ) -> Result<Reply, Error> {
+        let mut attempt = 1;
+        let mut limit = self.header_timeout;
+        loop {
+            let last = attempt == retry::ATTEMPTS;
+            let result = self.attempt(request, authorization, limit).await;
+            let label = match &result {
+                Ok(reply) => StatusLabel::Http(reply.status().as_u16()),
+                Err(error) => StatusLabel::Failed(error.kind().word()),
+            };
+            self.observer.request(&self.prefix, request.kind, label);
+            let passing = match &result {
+                Ok(reply) => retry::is_passing(reply.status(), reply.headers()),
+                // A certificate does not become valid by asking again.
+                Err(error) => error.is_retryable() && *error.kind() != ErrorKind::Unavailable(Failure::Tls),
+            };
+            let pause = retry::pause(self.pause, attempt);
+            if !passing || last || window.left() <= pause {
+                return result;
+            }
+            tracing::debug!(
+                upstream = self.prefix(), host = host_of(request.url), kind = request.kind.as_str(),
+                outcome = %label, attempt, "asking the upstream again"
+            );
+            if let Ok(reply) = result {
+                reply.drain().await;
+            }
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+            limit = self.header_timeout.min(window.left());
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        authorization: Option<&HeaderValue>,
+        limit: Duration,
+    ) -> Result<Reply, Error> {
+        let host = host_of(request.url);
+        // Waiting for a turn is not the upstream's slowness: it has no time-out.
+        let (client, turn) = match request.lane {
+            Lane::Api => (&self.api, None),
+            Lane::Bulk => (&self.bulk, self.turn(&host).await),
+        };
+        let mut headers = request.headers.clone();
+        // What is digested must come as it is.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(value) = authorization {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        let sending = client
+            .request(request.method.clone(), request.url.clone())
+            .headers(headers)
+            .send();
+        match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(response)) => Ok(Reply::new(response, host, turn, self.idle_timeout)),
+            Ok(Err(error)) => {
+                let (kind, message) = classify(&error);
+                Err(self.error(&host, kind, message))
+            }
+            Err(_) => {
+                let kind = ErrorKind::Unavailable(Failure::Timeout);
+                Err(self.error(&host, kind, format!("no answer within {limit:?}")))
+            }
+        }
+    }
+
+    /// Waits for a turn among the downloads from a host. It ends when the permit is dropped.
+    async fn turn(&self, host: &str) -> Option<OwnedSemaphorePermit> {
+        let semaphore = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            if turns.len() >= MAX_LANES && !turns.contains_key(host) {
+                turns.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+            }
+            turns
+                .entry(host.to_owned())
+                .or_insert_with(|| Arc::new(Semaphore::new(self.max_connections)))
+                .clone()
+        };
+        // It is never closed.
+        semaphore.acquire_owned().await.ok()
+    }
+}
+
+/// The host of a URL, with its port where that is not the scheme's own.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that builds clients"
+)]
+fn build(
+    config: &UpstreamConfig,
+    guard: &Arc<Guard>,
+    tuning: &Tuning,
+    lane: Lane,
+) -> Result<Client, reqwest::Error> {
+    let mut builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .user_agent(concat!("wharfinger/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(config.connect_timeout)
+        .tcp_keepalive(Duration::from_secs(30))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_max_idle_per_host(config.max_connections)
+        .dns_resolver(Resolver(guard.clone()))
+        .tls_certs_only(roots());
+    if let Some(pem) = &config.ca_pem {
+        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?);
+    }
+    if config.insecure {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    if lane == Lane::Bulk {
+        builder = builder.http1_only();
+    }
+    if let Some(proxy) = &config.proxy {
+        let direct = reqwest::NoProxy::from_string(&config.no_proxy.join(","));
+        builder = builder.proxy(reqwest::Proxy::all(proxy.as_str())?.no_proxy(direct));
+    } else if !tuning.system_proxy {
+        builder = builder.no_proxy();
+    }
+    for (name, address) in &tuning.addresses {
+        builder = builder.resolve(name, *address);
+    }
+    builder.build()
+}
+
+/// The certificates to trust: the system's (or those of `SSL_CERT_FILE`), else Mozilla's as compiled in. Read once.
+fn roots() -> Vec<Certificate> {
+    static ROOTS: OnceLock<Vec<Certificate>> = OnceLock::new();
+    ROOTS
+        .get_or_init(|| {
+            let found = rustls_native_certs::load_native_certs();
+            for error in &found.errors {
+                tracing::warn!(%error, "a certificate of the system cannot be read");
+            }
+            let system = usable(found.certs.iter().map(AsRef::as_ref));
+            if !system.is_empty() {
+                return system;
+            }
+            tracing::info!("the system has no CA certificates: trusting the compiled-in ones");
+            usable(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(AsRef::as_ref))
+        })
+        .clone()
+}
+
+/// Those that the TLS library takes; one that it does not would fail the whole client.
+fn usable<'a>(ders: impl Iterator<Item = &'a [u8]>) -> Vec<Certificate> {
+    let all: Vec<Certificate> = ders.filter_map(|der| Certificate::from_der(der).ok()).collect();
+    if accepted(all.clone()) {
+        return all;
+    }
+    all.into_iter()
+        .filter(|one| accepted(vec![one.clone()]))
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this client is never used")]
+fn accepted(certificates: Vec<Certificate>) -> bool {
+    Client::builder()
+        .no_proxy()
+        .tls_certs_only(certificates)
+        .build()
+        .is_ok()
+}
+
+/// The hosts of the proxies in use: their names may resolve to private addresses.
+fn proxy_hosts(config: &UpstreamConfig, tuning: &Tuning) -> Vec<String> {
+    if let Some(proxy) = &config.proxy {
+        return proxy.host_str().map(str::to_owned).into_iter().collect();
+    }
+    if !tuning.system_proxy {
+        return Vec::new();
+    }
+    [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ]
+    .into_iter()
+    .filter_map(|name| std::env::var(name).ok())
+    .filter_map(|value| proxy_host(&value))
+    .collect()
+}
+
+/// The host of a proxy as the environment names it, which may lack the scheme.
+fn proxy_host(value: &str) -> Option<String> {
+    let value = value.trim();
+    let url = if value.contains("://") {
+        Url::parse(value)
+    } else {
+        Url::parse(&format!("http://{value}"))
+    };
+    url.ok()?.host_str().map(str::to_ascii_lowercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_that_are_none_do_not_spoil_the_rest() {
+        let good = webpki_root_certs::TLS_SERVER_ROOT_CERTS[0].as_ref();
+        assert_eq!(usable([good, b"no certificate"].into_iter()).len(), 1);
+        assert!(usable([b"no certificate".as_slice()].into_iter()).is_empty());
+        assert!(!roots().is_empty());
+    }
+
+    #[test]
+    fn proxies_of_the_environment() {
+        assert_eq!(proxy_host("proxy.corp:3128").as_deref(), Some("proxy.corp"));
+        assert_eq!(
+            proxy_host("http://u:p@Proxy.Corp:3128/").as_deref(),
+            Some("proxy.corp")
+        );
+        assert_eq!(proxy_host("socks5h://10.0.0.1:1080").as_deref(), Some("10.0.0.1"));
+        assert_eq!(proxy_host(""), None);
+    }
+}
