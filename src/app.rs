@@ -21,6 +21,7 @@ use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream};
 pub fn run(config: Config) -> anyhow::Result<()> {
     let json = config.log.format == LogFormat::Json;
     let _logging = start_logging(json, &config.log.level).context("cannot start logging")?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -89,7 +90,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         tokio::spawn(async move {
             server
                 .serve(socket, move |connection| api.service(door, connection))
-                .await
+                .await;
         });
     }
 
@@ -120,6 +121,17 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || cache.close()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Clients, upstream connections and open blobs each take a descriptor, and the usual soft limit of 1,024 is soon
+/// reached: take what the system allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn stop_signal() -> anyhow::Result<()> {

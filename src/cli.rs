@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 well, 1 could not start or failed, 64 wrong usage or configuration (sysexits' EX_USAGE).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -62,11 +62,11 @@ pub fn run() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Serve(arguments) => match load(arguments.config) {
+        Command::Serve(arguments) => match load(arguments.config.as_deref()) {
             Ok(config) => serve(config),
             Err(faults) => report(&faults),
         },
-        Command::CheckConfig(arguments) => match load(arguments.config) {
+        Command::CheckConfig(arguments) => match load(arguments.config.as_deref()) {
             Ok(config) => {
                 say(&format!("The configuration is valid: {}", summary(&config)));
                 ExitCode::SUCCESS
@@ -76,8 +76,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn load(path: Option<PathBuf>) -> Result<Config, ConfigFaults> {
-    Config::load(path.as_deref(), config::environment())
+fn load(path: Option<&Path>) -> Result<Config, ConfigFaults> {
+    Config::load(path, config::environment())
 }
 
 fn serve(config: Config) -> ExitCode {

@@ -13,8 +13,6 @@ mod reply;
 mod request_id;
 mod rescue;
 mod route;
-#[cfg(test)]
-mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;

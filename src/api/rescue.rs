@@ -115,7 +115,6 @@ fn told(failure: &Failure) -> Told {
         Failure::Read(ReadError::Broken(_)) => {
             Told::retry(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, RETRY_TROUBLE)
         }
-        #[expect(unreachable_patterns, reason = "stub")]
         Failure::Read(_) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
     }

@@ -30,11 +30,14 @@ impl Cache {
         };
         let size = match link {
             Some(link) => Some(link.size),
-            // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
-            None if running.is_some() || stored.is_some() => Some(self.confirm(place, digest).await?),
             None => {
                 self.visible_blob(place, digest).await?;
-                None
+                // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
+                if running.is_some() || stored.is_some() {
+                    Some(self.confirm(place, digest).await?)
+                } else {
+                    None
+                }
             }
         };
         if let Some(blob) = stored {

@@ -54,8 +54,11 @@ impl Cache {
         let (outcome, collapsed) = if usable {
             match tokio::time::timeout(place.freshness().revalidate_timeout, run).await {
                 Ok(finished) => finished,
-                // The revalidation goes on behind this answer.
-                Err(_) => return self.pointed_at(place, &state, CacheStatus::stale(None)).await,
+                // The revalidation goes on behind this answer, and nobody else waits for it.
+                Err(_) => {
+                    self.shared.troubled.insert(troubled, None);
+                    return self.pointed_at(place, &state, CacheStatus::stale(None)).await;
+                }
             }
         } else {
             run.await

@@ -72,6 +72,14 @@ impl Shared {
             }
             None => self.fetch_manifest(&place, &reference).await?,
         };
+        if moved.digest == state.digest {
+            let confirmed = TagState {
+                validated_at: now,
+                gone_since: None,
+                ..state
+            };
+            return Ok(Revalidated::Unchanged(confirmed));
+        }
         Ok(Revalidated::Moved(moved))
     }
 

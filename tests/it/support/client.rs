@@ -16,6 +16,10 @@ pub use raw::{Ending, Raw};
 use super::soon;
 
 /// Without a pool, since idle connections would belong to the runtime of a test that has ended.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's own client, which follows nothing"
+)]
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
