@@ -72,7 +72,8 @@ pub(super) struct Exchange {
     pub(super) id: RequestId,
     began: Instant,
     client: SocketAddr,
-    entrance: Entrance,
+    /// The listener, or the door behind it where that is another one (`/mirror/v2/`).
+    pub(super) door: Entrance,
     method: Method,
     uri: Uri,
     agent: Option<HeaderValue>,
@@ -102,7 +103,7 @@ impl Exchange {
             id: shared.ids.next(),
             began: Instant::now(),
             client,
-            entrance,
+            door: entrance,
             method: method.clone(),
             uri: uri.clone(),
             agent: headers.get(header::USER_AGENT).cloned(),
@@ -145,8 +146,8 @@ impl Drop for Exchange {
         let outcome = self.status.map_or(Outcome::None, |status| status.outcome);
         self.shared.metrics.request(
             Word {
-                index: self.entrance as usize,
-                text: self.entrance.as_str(),
+                index: self.door as usize,
+                text: self.door.as_str(),
             },
             Word {
                 index: self.operation as usize,
@@ -165,7 +166,7 @@ impl Drop for Exchange {
             unix_millis: now.saturating_sub(u64::try_from(total.as_millis()).unwrap_or(u64::MAX)),
             request: self.id.as_str(),
             client: self.client,
-            door: self.entrance.as_str(),
+            door: self.door.as_str(),
             method: self.method.as_str(),
             path,
             repository: self.repository.as_ref().map(|repository| &**repository.key()),

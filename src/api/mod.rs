@@ -23,7 +23,7 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 
-use crate::registry::{Asked, CacheStatus, Registry, Repository};
+use crate::registry::{Asked, CacheStatus, Door, Registry, Repository};
 use crate::server::Connection;
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -145,6 +145,9 @@ async fn answer(
     let handled = match &parsed {
         Ok(route) => {
             exchange.operation = route.operation(&method);
+            if route.door() == Some(Door::Mirror) {
+                exchange.door = Entrance::Mirror;
+            }
             falls_through = route.target().is_some_and(Target::falls_through);
             let mut asking = Asking {
                 shared,

@@ -60,8 +60,7 @@ impl Told {
 /// The answer to a request that failed. `falls_through`: whether its client has another place to ask.
 pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> Reply {
     let mut told = told(failure);
-    let server = told.status.is_server_error();
-    if falls_through && (server || told.status == StatusCode::TOO_MANY_REQUESTS) {
+    if falls_through && (told.status.is_server_error() || told.status == StatusCode::TOO_MANY_REQUESTS) {
         let after = told.retry_after.unwrap_or(RETRY_TROUBLE);
         told = Told::retry(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, after);
     }
@@ -72,11 +71,19 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
         Failure::Read(_) => "the blob could not be read".to_owned(),
         Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
     };
-    if server {
-        // What is behind it was logged where it happened; this ties it to the request.
-        tracing::warn!(request, status = told.status.as_u16(), message, "request failed");
+    match failure {
+        // The upstream's failures were logged where they happened, and the access log has the rest. These are ours, and
+        // the id leads from what the client saw to here.
+        Failure::Registry(error) if error.kind == ErrorKind::Internal => {
+            tracing::error!(request, "request failed");
+        }
+        Failure::Read(error) => tracing::warn!(request, %error, "request failed"),
+        _ => {}
     }
-    let detail = server.then(|| serde_json::json!({ "request": request }));
+    let detail = told
+        .status
+        .is_server_error()
+        .then(|| serde_json::json!({ "request": request }));
     let body = ErrorBody::render(told.code, &message, detail.as_ref());
     let mut reply =
         Reply::new(told.status, Content::Full(Bytes::from(body))).with(header::CONTENT_TYPE, JSON.clone());
@@ -115,7 +122,7 @@ fn told(failure: &Failure) -> Told {
         Failure::Read(ReadError::Broken(_)) => {
             Told::retry(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, RETRY_TROUBLE)
         }
-        Failure::Read(_) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        Failure::Read(ReadError::Io(_)) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
     }
 }
@@ -267,6 +274,8 @@ mod tests {
                 (mirror_status, mirror_retry),
                 "{kind:?}"
             );
+            let request = &mirror.body["errors"][0]["detail"]["request"];
+            assert_eq!(request == "REQUEST", mirror_status >= 500, "{kind:?}");
             let mirror_code = if mirror_status == 503 { "UNAVAILABLE" } else { code };
             assert_eq!(mirror.body["errors"][0]["code"], mirror_code, "{kind:?}");
             assert_eq!(mirror.reply.headers[header::CONTENT_TYPE], "application/json");

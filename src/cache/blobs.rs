@@ -28,16 +28,16 @@ impl Cache {
         } else {
             blobs.open(digest).await?
         };
-        let size = match link {
-            Some(link) => Some(link.size),
-            None => {
-                self.visible_blob(place, digest).await?;
-                // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
-                if running.is_some() || stored.is_some() {
-                    Some(self.confirm(place, digest).await?)
-                } else {
-                    None
-                }
+        let size = if let Some(link) = link {
+            Some(link.size)
+        } else {
+            self.visible_blob(place, digest).await?;
+            // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
+            let elsewhere = running.is_some() || stored.is_some();
+            if elsewhere {
+                Some(self.confirm(place, digest).await?)
+            } else {
+                None
             }
         };
         if let Some(blob) = stored {

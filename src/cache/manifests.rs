@@ -52,14 +52,13 @@ impl Cache {
             .revalidations
             .run((place.key.clone(), tag.clone()), work);
         let (outcome, collapsed) = if usable {
-            match tokio::time::timeout(place.freshness().revalidate_timeout, run).await {
-                Ok(finished) => finished,
+            let limit = place.freshness().revalidate_timeout;
+            let Ok(finished) = tokio::time::timeout(limit, run).await else {
                 // The revalidation goes on behind this answer, and nobody else waits for it.
-                Err(_) => {
-                    self.shared.troubled.insert(troubled, None);
-                    return self.pointed_at(place, &state, CacheStatus::stale(None)).await;
-                }
-            }
+                self.shared.troubled.insert(troubled, None);
+                return self.pointed_at(place, &state, CacheStatus::stale(None)).await;
+            };
+            finished
         } else {
             run.await
         };

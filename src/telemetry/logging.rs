@@ -47,3 +47,16 @@ pub fn start_logging(json: bool, level: &str) -> Result<LogGuard, LoggingError> 
     }
     Ok(LogGuard { _worker: worker })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_level_is_refused_before_anything_starts() {
+        assert!(matches!(
+            start_logging(false, "wharfinger=loud"),
+            Err(LoggingError::Level(_))
+        ));
+    }
+}

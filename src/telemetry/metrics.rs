@@ -85,7 +85,7 @@ impl Metrics {
         let upstreams = Upstreams {
             response_bytes: family.counters(
                 "wharfinger_response_bytes_total",
-                "Bytes of content sent to clients, by upstream and what the cache did.",
+                "Bytes of bodies sent to clients, by upstream and what the cache did.",
                 &["upstream", "outcome"],
             ),
             bytes_in: family.counters(
