@@ -33,8 +33,8 @@ impl Cache {
         } else {
             self.visible_blob(place, digest).await?;
             // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
-            let elsewhere = running.is_some() || stored.is_some();
-            if elsewhere {
+            let for_others = running.as_ref().is_some_and(|fill| fill.leader != place.key);
+            if for_others || stored.is_some() {
                 Some(self.confirm(place, digest).await?)
             } else {
                 None
