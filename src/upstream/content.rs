@@ -8,7 +8,7 @@ use sha2::Digest as _;
 
 use super::body::BlobBody;
 use super::client::{Answer, Call};
-use super::error::{Error, ErrorKind};
+use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::{Access, Upstream};
@@ -60,7 +60,7 @@ impl Upstream {
                     let (kind, message) = error.explain();
                     let error = self.transport.error(reply.host(), kind, message);
                     // A body that broke off is like a failure before it: once more.
-                    if !error.is_retryable() || !std::mem::take(&mut again) {
+                    if *error.kind() != ErrorKind::Unavailable(Failure::Cut) || !std::mem::take(&mut again) {
                         return Err(error);
                     }
                 }

@@ -151,13 +151,15 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
         is_private_v4(Ipv4Addr::new(a, b, c, d))
     };
     match segments {
-        [0, 0, 0, 0, 0, 0xffff, high, low] // IPv4-mapped
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] // NAT64
-        | [0x2002, high, low, ..] => embedded(high, low), // 6to4
-        // Unspecified, loopback, IPv4-compatible; local NAT64; discard; Teredo and other protocols; documentation.
-        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 0..0x200, ..] | [0x2001, 0xdb8, ..] => {
-            true
-        }
+        // IPv4-mapped, NAT64, 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => embedded(high, low),
+        // Unspecified, loopback, IPv4-compatible; local NAT64; discard; Teredo and its like; documentation.
+        [0, 0, 0, 0, 0, 0, ..]
+        | [0x64, 0xff9b, 1, ..]
+        | [0x100, 0, 0, 0, ..]
+        | [0x2001, 0..0x200 | 0xdb8, ..] => true,
         // Unique local (fc00::/7), link-local and site-local (fe80::/9), multicast (ff00::/8).
         [first, ..] => first & 0xfe00 == 0xfc00 || first & 0xff80 == 0xfe80 || first >= 0xff00,
     }

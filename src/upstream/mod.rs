@@ -1,7 +1,7 @@
 //! The client of other registries: asks them for manifests, blobs, tags and referrers, and keeps nothing on disk.
 //!
 //! Everything that differs between registries (challenges, tokens, redirects, signed URLs, odd statuses) ends in this
-//! room: the cache above sees content or an [`Error`] whose kind says what to do. PROTOCOL facts are in the comments.
+//! room: the cache above sees content or an [`Error`] whose kind says what to do.
 
 mod authorization;
 mod body;

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Challenge, parse_challenges};
 
 /// A whole small body (manifest, list, token) has this long, however steadily it drips.
-const SMALL_BODY_TIME: Duration = Duration::from_secs(60);
+const SMALL_BODY_TIME: Duration = Duration::from_mins(1);
 /// How much, and how long, of a body that says why is worth reading.
 const EXCUSE_SIZE: usize = 64 * 1024;
 const EXCUSE_TIME: Duration = Duration::from_secs(3);
@@ -47,7 +47,8 @@ impl ReadError {
 pub(super) struct Reply {
     response: reqwest::Response,
     host: String,
-    turn: Option<OwnedSemaphorePermit>,
+    /// Given back when the reply is dropped.
+    _turn: Option<OwnedSemaphorePermit>,
     idle_timeout: Duration,
 }
 
@@ -61,7 +62,7 @@ impl Reply {
         Self {
             response,
             host,
-            turn,
+            _turn: turn,
             idle_timeout,
         }
     }
@@ -121,14 +122,12 @@ impl Reply {
 
     /// The whole body, if it has at most `limit` bytes.
     pub(super) async fn read(&mut self, limit: usize) -> Result<Bytes, ReadError> {
-        match tokio::time::timeout(SMALL_BODY_TIME, self.collect(limit)).await {
-            Ok(result) => result,
-            Err(_) => {
-                let message = format!("the body did not end within {SMALL_BODY_TIME:?}");
-                let kind = ErrorKind::Unavailable(Failure::Timeout);
-                Err(ReadError::Broken(kind, message))
-            }
-        }
+        let whole = tokio::time::timeout(SMALL_BODY_TIME, self.collect(limit)).await;
+        whole.unwrap_or_else(|_| {
+            let message = format!("the body did not end within {SMALL_BODY_TIME:?}");
+            let kind = ErrorKind::Unavailable(Failure::Timeout);
+            Err(ReadError::Broken(kind, message))
+        })
     }
 
     async fn collect(&mut self, limit: usize) -> Result<Bytes, ReadError> {

@@ -53,17 +53,18 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
     let value = headers.get(RETRY_AFTER).or_else(|| headers.get(X_RETRY_AFTER))?;
     let value = value.to_str().ok()?.trim();
     let until = |seconds| Duration::from_secs(seconds).saturating_sub(Duration::from_millis(now.0));
-    match value.parse::<u64>() {
-        Ok(point) if point > 1_000_000_000 => Some(until(point)),
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => match value.parse::<f64>() {
-            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-            Err(_) => {
-                let date = httpdate::parse_http_date(value).ok()?;
-                Some(until(date.duration_since(UNIX_EPOCH).ok()?.as_secs()))
-            }
-        },
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(if seconds > 1_000_000_000 {
+            until(seconds)
+        } else {
+            Duration::from_secs(seconds)
+        });
     }
+    if let Ok(seconds) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(until(date.duration_since(UNIX_EPOCH).ok()?.as_secs()))
 }
 
 /// GHCR says it in the message: `retry-after: 35.852µs, allowed: 44000/minute`, a duration as Go prints it.
@@ -126,7 +127,7 @@ mod tests {
             ("retry-after", " 0 ", Some(0.0)),
             ("retry-after", "1.5", Some(1.5)),
             ("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT", Some(30.0)),
-            ("retry-after", "Tue, 14 Nov 2022 22:13:50 GMT", Some(0.0)),
+            ("retry-after", "Mon, 14 Nov 2022 22:13:50 GMT", Some(0.0)),
             ("x-retry-after", "1700000060", Some(60.0)),
             ("retry-after", "soon", None),
             ("retry-after", "-3", None),

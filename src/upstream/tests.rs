@@ -1,1 +1,74 @@
+//! Flows against small servers on loopback: the order of requests, who sees which credentials, what an answer becomes.
 
+mod authorization;
+mod content;
+mod lists;
+mod logins;
+mod redirects;
+mod server;
+mod transport;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::Digest as _;
+
+use self::server::Server;
+use super::transport::Tuning;
+use super::{Observer, Upstream};
+use crate::config::{Config, Credentials, Secret, UpstreamConfig};
+use crate::oci::{Algorithm, Digest, Reference, RepositoryName};
+
+/// The configuration of an upstream at `url`, with defaults.
+pub(super) fn config(url: &str) -> UpstreamConfig {
+    let text = format!("[upstream.test]\nurl = \"{url}\"\n");
+    let config = Config::from_toml_str(&text, "test.toml").unwrap();
+    config.upstream("test").unwrap().clone()
+}
+
+fn tuning() -> Tuning {
+    Tuning {
+        pause: std::time::Duration::ZERO,
+        system_proxy: false,
+        addresses: Vec::new(),
+    }
+}
+
+fn upstream_with(config: UpstreamConfig) -> Arc<Upstream> {
+    Upstream::tuned(config, Arc::new(()), &tuning()).unwrap()
+}
+
+fn observed(config: UpstreamConfig, observer: Arc<dyn Observer>) -> Arc<Upstream> {
+    Upstream::tuned(config, observer, &tuning()).unwrap()
+}
+
+fn upstream(server: &Server) -> Arc<Upstream> {
+    upstream_with(config(&server.url))
+}
+
+/// With credentials `user:pass`, `dXNlcjpwYXNz` in Base64.
+fn with_login(server: &Server) -> Arc<Upstream> {
+    let mut config = config(&server.url);
+    config.credentials = Some(Credentials {
+        username: "user".to_owned(),
+        password: Secret::new("pass"),
+    });
+    upstream_with(config)
+}
+
+const BASIC: &str = "Basic dXNlcjpwYXNz";
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
+
+fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::from_hash(Algorithm::Sha256, &sha2::Sha256::digest(bytes)).unwrap()
+}
+
+/// A manifest's bytes, which nobody here looks into.
+const MANIFEST: Bytes = Bytes::from_static(b"{\"schemaVersion\":2}");

@@ -12,7 +12,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use url::Url;
 
-use super::error::{Error, ErrorKind};
+use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::realm;
 use super::reply::Reply;
@@ -27,7 +27,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// Tokens kept at most: one per repository in use.
 const MAX_TOKENS: u64 = 2048;
 /// How long a verdict on our login is believed.
-const VERDICT_TIME: Duration = Duration::from_secs(60);
+const VERDICT_TIME: Duration = Duration::from_mins(1);
 /// Redirects of a token service that are followed.
 const MAX_HOPS: usize = 5;
 
@@ -104,13 +104,12 @@ impl Tokens {
             .running
             .run(key.clone(), move || async move { this.fetch(key).await })
             .await;
-        let interrupted = || {
+        let lost = || {
+            let kind = ErrorKind::Unavailable(Failure::Cut);
             self.transport
-                .error(&host, ErrorKind::Setup, "the request for a token was lost")
+                .error(&host, kind, "the request for a token was lost")
         };
-        result
-            .unwrap_or_else(|| Err(interrupted()))
-            .map(|token| (token, true))
+        result.unwrap_or_else(|| Err(lost())).map(|token| (token, true))
     }
 
     /// Forgets a token that was refused, unless another has taken its place.

@@ -114,10 +114,6 @@ impl Transport {
         &self.observer
     }
 
-    pub(super) fn idle_timeout(&self) -> Duration {
-        self.idle_timeout
-    }
-
     /// An error of this upstream that `host` is the cause of.
     pub(super) fn error(&self, host: &str, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(&self.prefix, host, kind, None, message)
@@ -256,7 +252,7 @@ fn build(
         .user_agent(concat!("wharfinger/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.connect_timeout)
         .tcp_keepalive(Duration::from_secs(30))
-        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_mins(1))
         .pool_max_idle_per_host(config.max_connections)
         .dns_resolver(Resolver(guard.clone()))
         .tls_certs_only(roots());
@@ -363,6 +359,20 @@ mod tests {
         assert_eq!(usable([good, b"no certificate"].into_iter()).len(), 1);
         assert!(usable([b"no certificate".as_slice()].into_iter()).is_empty());
         assert!(!roots().is_empty());
+    }
+
+    #[tokio::test]
+    async fn downloads_from_a_host_take_turns() {
+        use futures_util::FutureExt as _;
+        let mut config = super::super::tests::config("https://registry.example.com");
+        config.max_connections = 2;
+        let transport = Transport::new(&config, Arc::new(()), &Tuning::default()).unwrap();
+        let first = transport.turn("a").await;
+        let _second = transport.turn("a").await;
+        assert!(transport.turn("a").now_or_never().is_none());
+        assert!(transport.turn("b").now_or_never().is_some());
+        drop(first);
+        assert!(transport.turn("a").now_or_never().is_some());
     }
 
     #[test]
