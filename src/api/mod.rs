@@ -195,11 +195,11 @@ impl Asking<'_> {
             }
             Route::Tags(target, page) => {
                 let repository = self.resolve(target)?;
-                distribution::tags::list(self, &repository, target, *page).await
+                Box::pin(distribution::tags::list(self, &repository, target, *page)).await
             }
             Route::Referrers(target, digest) => {
                 let repository = self.resolve(target)?;
-                distribution::referrers::list(self, &repository, digest).await
+                Box::pin(distribution::referrers::list(self, &repository, digest)).await
             }
         }
     }

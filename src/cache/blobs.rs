@@ -14,14 +14,24 @@ use super::{Cache, Place};
 impl Cache {
     /// A reader of a blob. For a cold one it comes as soon as the upstream has answered.
     pub async fn blob(&self, place: &Place, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
-        let blobs = &self.shared.storage.blobs;
         let link = self.blob_link(place, digest).await?;
-        if link.is_some() {
-            // The warm path: memory only.
-            if let Some(blob) = blobs.opened(digest) {
-                return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
-            }
+        // The warm path: memory only.
+        if link.is_some()
+            && let Some(blob) = self.shared.storage.blobs.opened(digest)
+        {
+            return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
         }
+        Box::pin(self.blob_not_open(place, digest, link)).await
+    }
+
+    /// A blob that is not open: on disk, arriving, or to be fetched.
+    async fn blob_not_open(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        link: Option<Link>,
+    ) -> Result<Answer<BlobReader>, Error> {
+        let blobs = &self.shared.storage.blobs;
         let running = self.shared.fills.get(digest);
         let stored = if running.is_some() {
             None
@@ -76,8 +86,8 @@ impl Cache {
                 "blob unknown to the upstream",
             ));
         }
-        self.visible_blob(place, digest).await?;
-        let size = self.confirm(place, digest).await?;
+        Box::pin(self.visible_blob(place, digest)).await?;
+        let size = Box::pin(self.confirm(place, digest)).await?;
         Ok(Answer::new(size, CacheStatus::of(Outcome::Miss)))
     }
 

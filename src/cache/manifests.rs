@@ -29,18 +29,29 @@ impl Cache {
         if let Some(manifest) = self.shared.linked_manifest(place, digest).await? {
             return Ok(Answer::new(manifest, CacheStatus::HIT));
         }
-        self.fetch(place, Reference::Digest(*digest)).await
+        Box::pin(self.fetch(place, Reference::Digest(*digest))).await
     }
 
     async fn manifest_by_tag(&self, place: &Place, tag: &Tag) -> Result<Found, Error> {
         let Some(state) = self.shared.repositories.tag(&place.key, tag).await? else {
-            return self.fetch(place, Reference::Tag(tag.clone())).await;
+            return Box::pin(self.fetch(place, Reference::Tag(tag.clone()))).await;
         };
         let verdict = freshness::judge(&state, Timestamp::now(), place.freshness());
         if verdict == Verdict::Fresh {
             return self.pointed_at(place, &state, CacheStatus::HIT).await;
         }
-        let usable = verdict == Verdict::Revalidate;
+        // Boxed, like all that is not the warm path: its size would be every request's size.
+        Box::pin(self.due_manifest(place, tag, state, verdict == Verdict::Revalidate)).await
+    }
+
+    /// A tag that is due: revalidated, or served stale if it is `usable` and the upstream fails.
+    async fn due_manifest(
+        &self,
+        place: &Place,
+        tag: &Tag,
+        state: TagState,
+        usable: bool,
+    ) -> Result<Found, Error> {
         let troubled = (place.key.clone(), tag.clone());
         if usable && let Some(status) = self.shared.troubled.get(&troubled) {
             return self.pointed_at(place, &state, CacheStatus::stale(status)).await;
@@ -88,7 +99,7 @@ impl Cache {
     async fn pointed_at(&self, place: &Place, state: &TagState, status: CacheStatus) -> Result<Found, Error> {
         match self.shared.linked_manifest(place, &state.digest).await? {
             Some(manifest) => Ok(Answer::new(manifest, status)),
-            None => self.fetch(place, Reference::Digest(state.digest)).await,
+            None => Box::pin(self.fetch(place, Reference::Digest(state.digest))).await,
         }
     }
 
