@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{Api, Entrance, Options};
 use crate::cache::Cache;
@@ -84,6 +84,8 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
             bound.push((socket, door, name));
         }
     }
+    // Before anybody is told that we are here, and may ask us to stop.
+    let mut stop = StopSignals::catch().context("cannot wait for signals")?;
     announce(&config, &bound);
     for (socket, door, _) in bound {
         let (server, api) = (server.clone(), api.clone());
@@ -94,7 +96,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         });
     }
 
-    stop_signal().await?;
+    stop.next().await;
     let grace = config.server.drain_timeout;
     tracing::info!(
         fills = cache.fills_running(),
@@ -103,7 +105,15 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     );
     api.set_ready(false);
     drain.start();
-    let finish = async { tokio::join!(drain.wait(grace), cache.drain(grace)) };
+    let finish = async {
+        let end = Instant::now() + grace;
+        let responses = drain.wait(grace).await;
+        // After the responses: the last of them may have begun a fill, and ends before it is on disk.
+        (
+            responses,
+            cache.drain(end.saturating_duration_since(Instant::now())).await,
+        )
+    };
     tokio::select! {
         (responses, fills) = finish => {
             if let DrainOutcome::Cut { connections } = responses {
@@ -113,8 +123,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
                 tracing::warn!(fills = cache.fills_running(), "the grace period is over: fills were given up");
             }
         }
-        again = stop_signal() => {
-            again?;
+        () = stop.next() => {
             tracing::warn!("asked to stop a second time: not waiting any longer");
         }
     }
@@ -134,14 +143,27 @@ fn raise_open_files() {
     }
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask us to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From here on they no longer end the process by themselves.
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Where it listens, where its data is, and the one line that points Docker at it.

@@ -38,38 +38,47 @@ impl Cache {
         } else {
             blobs.open(digest).await?
         };
-        let size = if let Some(link) = link {
-            Some(link.size)
-        } else {
-            self.visible_blob(place, digest).await?;
-            // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
-            let for_others = running.as_ref().is_some_and(|fill| fill.leader != place.key);
-            if for_others || stored.is_some() {
-                Some(self.confirm(place, digest).await?)
-            } else {
-                None
-            }
-        };
-        if let Some(blob) = stored {
-            return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
-        }
-        if self.shared.negative.knows(place, Missing::Blob(*digest)) {
+        if (link.is_none() || stored.is_none()) && self.shared.negative.knows(place, Missing::Blob(*digest)) {
             return Err(Error::remembered(
                 ErrorKind::BlobUnknown,
                 "blob unknown to the upstream",
             ));
         }
-        let mut collapsed = false;
+        let mut size = link.map(|link| link.size);
+        if size.is_none() {
+            self.visible_blob(place, digest).await?;
+            // Here or arriving, but for others: our own upstream has to confirm that it is ours to read.
+            let for_others = running.is_some_and(|fill| fill.leader != place.key);
+            if for_others || stored.is_some() {
+                size = Some(self.prove(place, digest).await?);
+            }
+        }
+        if let Some(blob) = stored {
+            return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
+        }
+        let (mut collapsed, mut again) = (false, true);
         loop {
             let (fill, joined) = fill::lead_or_join(&self.shared, place, *digest, size);
             let another = joined && fill.leader != place.key;
-            match fill.opened().await {
+            match fill.clone().opened().await {
+                // Joined between its failure and its end, by a client that asks again at once: the next may do better.
+                Ok(opened) if joined && again && opened.has_failed() => {
+                    again = false;
+                    fill.gone().await;
+                }
                 Ok(opened) => {
+                    // It began, or ended, for others since we looked.
+                    if size.is_none() && (another || opened.is_stored()) {
+                        self.prove(place, digest).await?;
+                    }
                     let status = CacheStatus::miss(joined || collapsed);
                     return Ok(Answer::new(opened.reader(), status));
                 }
                 // The other repository's upstream failed, which says nothing of ours.
-                Err(_) if another && !collapsed => collapsed = true,
+                Err(_) if another => {
+                    collapsed = true;
+                    fill.gone().await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -94,6 +103,15 @@ impl Cache {
     async fn blob_link(&self, place: &Place, digest: &Digest) -> Result<Option<Link>, Error> {
         let link = self.shared.repositories.link(&place.key, digest).await?;
         Ok(link.filter(|link| !link.manifest))
+    }
+
+    /// The size of a blob that is here or arriving, once it is sure that this repository may serve it.
+    async fn prove(&self, place: &Place, digest: &Digest) -> Result<u64, Error> {
+        // A fill for this very repository may have ended since we looked.
+        if let Some(link) = self.blob_link(place, digest).await? {
+            return Ok(link.size);
+        }
+        self.confirm(place, digest).await
     }
 
     /// Asks the upstream whether it serves this blob in this repository, and how large it is: one question for all.

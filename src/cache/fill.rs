@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::oci::Digest;
 use crate::repository::Link;
-use crate::storage::{self, Ingest, Proof};
-use crate::upstream::BlobBody;
+use crate::storage::{self, Hasher, Ingest, Proof};
+use crate::upstream::{self, BlobBody};
 
 use super::error::{Error, ErrorKind};
 use super::inflight::{Fill, Lead, Opened};
@@ -55,11 +55,7 @@ impl Job {
     async fn run(self, lead: Lead) {
         // It may have become whole between the client's look and our start.
         match self.shared.storage.blobs.open(&self.digest).await {
-            Ok(Some(blob)) => {
-                self.link(blob.size());
-                lead.open(Ok(Opened::Stored(blob)));
-                return;
-            }
+            Ok(Some(blob)) => return lead.open(Ok(Opened::Stored(blob))),
             Ok(None) => {}
             Err(error) => return lead.open(Err(error.into())),
         }
@@ -117,6 +113,18 @@ impl Job {
             return Err(Error::upstream(ErrorKind::UpstreamFailed, &self.place, message));
         }
         let size = body.size.or(self.expected);
+        // An empty body has no last byte that could be withheld.
+        if size == Some(0) && Hasher::digest(self.digest.algorithm(), b"") != self.digest {
+            tracing::warn!(
+                upstream = self.place.upstream.prefix(),
+                host = body.host,
+                repository = &*self.place.key,
+                digest = %self.digest,
+                "the upstream announced an empty body for a blob that is not empty"
+            );
+            let message = "the upstream sent nothing where there is a blob";
+            return Err(Error::upstream(ErrorKind::UpstreamFailed, &self.place, message));
+        }
         let ingest = self.blocking_ingest(size).await?;
         Ok((ingest, body))
     }
@@ -150,8 +158,9 @@ impl Job {
         let size = published
             .await
             .map_err(|_| Error::internal("publishing a blob was given up"))??;
-        self.shared.storage.blobs.adopt(&self.digest, size).await?;
+        // Before the row, so that whoever finds the bytes finds for whom they were fetched.
         self.link(size);
+        self.shared.storage.blobs.adopt(&self.digest, size).await?;
         Ok(size)
     }
 
@@ -203,25 +212,36 @@ impl Job {
             let pause = FIRST_PAUSE * 2u32.saturating_pow(cuts - 1);
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             body = self.reopen(&mut ingest).await?;
+            if ingest.size() == Some(ingest.written()) {
+                // Nothing lacked but the word that this was all.
+                return Ok(ingest);
+            }
             writing = Writing::Idle(ingest);
         }
     }
 
     /// Asks for the rest. `None`: not now, which counts as another cut.
     async fn reopen(&self, ingest: &mut Ingest) -> Result<Option<BlobBody>, Error> {
-        let body = match self
+        let (body, told) = match self
             .place
             .upstream
             .blob(&self.place.name, &self.digest, ingest.written())
             .await
         {
-            Ok(body) => body,
+            Ok(body) => {
+                let told = body.size;
+                (Some(body), told)
+            }
             Err(error) => {
                 tracing::debug!(upstream = self.place.upstream.prefix(), digest = %self.digest, %error, "continuing failed");
-                return Ok(None);
+                let told = match error.kind() {
+                    upstream::ErrorKind::RangeNotSatisfiable { size } => *size,
+                    _ => None,
+                };
+                (None, told)
             }
         };
-        match (ingest.size(), body.size) {
+        match (ingest.size(), told) {
             (Some(known), Some(told)) if known != told => {
                 let message = format!("continuing a blob of {known} bytes, the upstream now says {told}");
                 ingest.fail(&message);
@@ -230,7 +250,7 @@ impl Job {
             (None, Some(told)) => ingest.announce_size(told),
             _ => {}
         }
-        Ok(Some(body))
+        Ok(body)
     }
 
     /// Moves one body into the file; receiving and writing overlap.

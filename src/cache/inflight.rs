@@ -27,6 +27,16 @@ impl Opened {
             Self::Stored(blob) => BlobReader::Stored(blob.clone()),
         }
     }
+
+    /// Whether the blob was here before the fill began.
+    pub(super) fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored(_))
+    }
+
+    /// Whether nothing more will come of it.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self, Self::Growing(growing) if growing.has_failed())
+    }
 }
 
 /// A running fill, as those who join see it.
@@ -38,6 +48,12 @@ pub(super) struct Fill {
 }
 
 impl Fill {
+    /// Waits until it has left the map.
+    pub(super) async fn gone(mut self) {
+        // The sender is dropped with its lead, after that has left.
+        while self.opened.changed().await.is_ok() {}
+    }
+
     /// Waits for the upstream's answer.
     pub(super) async fn opened(mut self) -> Result<Opened, Error> {
         let opened = self.opened.wait_for(Option::is_some).await;

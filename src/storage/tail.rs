@@ -58,6 +58,11 @@ impl Growing {
             .as_ref()
     }
 
+    /// Whether the ingest was given up.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().end, Some(Err(_)))
+    }
+
     /// A new reader.
     pub fn tail(self: &Arc<Self>) -> Tail {
         Tail {

@@ -6,8 +6,15 @@
 )]
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod coalesce;
 mod config_files;
 mod dashboards;
+mod drain;
 mod layers;
+mod range;
+mod restart;
+mod resume;
+mod scene;
 mod support;
 mod support_tests;
+mod verify;
