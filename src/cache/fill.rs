@@ -20,7 +20,7 @@ use super::negative::Missing;
 use super::{Place, Shared};
 
 /// Bytes that may wait for the disk before we stop receiving.
-const MOST_QUEUED: usize = 4 * 1024 * 1024;
+const MOST_QUEUED: usize = 1024 * 1024;
 /// Cuts in a row without a byte between them after which a fill gives up.
 const MOST_CUTS: u32 = 5;
 /// The wait before the first continuation; doubled for each further one.
