@@ -18,13 +18,13 @@ def listening(log):
 class Daemon:
     """`wharfinger serve` with a main door, a mirror door, and upstreams with and without credentials."""
 
-    def __init__(self, work, binary, ports, plain, tokened):
+    def __init__(self, work, binary, ports, plain, tokened, secured, certificate):
         self.work, self.binary = work, binary
         self.port, self.mirror_port = ports
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
         self.mirror_url = f"http://127.0.0.1:{self.mirror_port}"
-        self.plain, self.tokened = plain, tokened
+        self.plain, self.tokened, self.secured, self.certificate = plain, tokened, secured, certificate
         self.process = None
         self.password = work.root / "password"
         self.password.write_text(f"{tokens.PASSWORD}\n")
@@ -57,6 +57,21 @@ share_private = true
 [upstream.anonymous]
 url = "{self.tokened.url}"
 hosts = ["anonymous.example"]
+
+# Over TLS: with the certificate that vouches for it, without, and without asking for one.
+[upstream.secured]
+url = "{self.secured.url}"
+hosts = ["secured.example"]
+ca_file = "{self.certificate.certificate}"
+
+[upstream.untrusted]
+url = "{self.secured.url}"
+hosts = ["untrusted.example"]
+
+[upstream.insecure]
+url = "{self.secured.url}"
+hosts = ["insecure.example"]
+insecure = true
 
 [log]
 format = "text"

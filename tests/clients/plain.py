@@ -63,6 +63,7 @@ class Plain:
             ("a tag that is not there", self.unknown_tag),
             ("malformed names and digests", self.malformed),
             ("private content stays hidden from the anonymous upstream", self.private),
+            ("an upstream over TLS, by its certificate alone", self.secured),
             ("push is refused", self.push),
             ("tags with pages", self.tags),
             ("referrers of an image without any", self.referrers),
@@ -207,6 +208,17 @@ class Plain:
         by_digest = self.manifest(image, "anonymous", image.top.digest)
         self.expect_error(self.ask(by_digest), (404,))
         self.expect_error(self.ask(self.blob(image, image.top.layers[0], "anonymous")), (404,))
+
+    def secured(self):
+        image = self.contents.artifact
+        name = image.top.layers[1]
+        for prefix in ("secured", "insecure"):
+            answer = self.ask(self.manifest(image, prefix))
+            equal(f"status by {prefix}", answer.status, 200)
+            equal(f"manifest by {prefix}", answer.body, image.top.data)
+            answer = self.ask(self.blob(image, name, prefix))
+            expect(answer.body == image.blobs[name], f"the blob by {prefix} is not that of the upstream")
+        self.expect_error(self.ask(self.manifest(image, "untrusted")), (502, 503))
 
     def push(self):
         name = f"docker-hub/{self.contents.layers.repository}"

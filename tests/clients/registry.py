@@ -27,18 +27,31 @@ class Seen:
         return f"{self.method} {self.path} -> {self.status}"
 
 
+class Certificate:
+    """A certificate of 127.0.0.1 that only its own holder vouches for."""
+
+    def __init__(self, work):
+        folder = work.folder("tls")
+        self.key, self.certificate = folder / "key.pem", folder / "certificate.pem"
+        work.run("tls", [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=wharf-tls",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
+            "-keyout", self.key, "-out", self.certificate,
+        ])
+
+
 class Upstream:
     """A docker-registry that can be stopped and started again on its port and folder."""
 
-    def __init__(self, work, name, port, service=None):
+    def __init__(self, work, name, port, service=None, secured_by=None, content_of=None):
         self.work, self.name, self.port, self.service = work, name, port, service
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if secured_by else 'http'}://127.0.0.1:{port}"
         self.markers = 0
         self.process = None
         config = {
             "version": 0.1,
             "log": {"level": "warn"},
-            "storage": {"filesystem": {"rootdirectory": str(work.folder(name))}},
+            "storage": {"filesystem": {"rootdirectory": str(work.folder(content_of or name))}},
             "http": {"addr": f"127.0.0.1:{port}", "secret": "of one run"},
         }
         if service:
@@ -46,6 +59,8 @@ class Upstream:
                 "realm": service.realm, "service": tokens.SERVICE, "issuer": tokens.ISSUER,
                 "rootcertbundle": str(service.certificate),
             }}
+        if secured_by:
+            config["http"]["tls"] = {"certificate": str(secured_by.certificate), "key": str(secured_by.key)}
         self.config = work.root / f"{name}.yml"
         self.config.write_text(json.dumps(config))  # JSON is YAML
         self.start()
