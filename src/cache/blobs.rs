@@ -138,9 +138,7 @@ impl Cache {
                     "the upstream does not tell the size of the blob",
                 )),
                 Err(error) => {
-                    if error.is_not_found() {
-                        shared.negative.remember(&its, Missing::Blob(digest));
-                    }
+                    shared.negative.learn(&its, Missing::Blob(digest), &error);
                     Err(Error::of_upstream(&its, &error, ErrorKind::BlobUnknown))
                 }
             }

@@ -35,6 +35,15 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    fn is_not_found(self) -> bool {
+        matches!(
+            self,
+            Self::NameUnknown | Self::ManifestUnknown | Self::BlobUnknown
+        )
+    }
+}
+
 /// A failure. Cheap enough to clone for those who waited together.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -49,6 +58,8 @@ pub struct Error {
     pub upstream_status: Option<u16>,
     /// The cache's part in it.
     pub outcome: Outcome,
+    /// Whether it says nothing about the content, so that what is here may still be served.
+    pub(super) allows_stale: bool,
 }
 
 impl Error {
@@ -60,6 +71,7 @@ impl Error {
             upstream: None,
             upstream_status: None,
             outcome: Outcome::None,
+            allows_stale: !kind.is_not_found(),
         }
     }
 
@@ -135,15 +147,14 @@ impl Error {
             upstream: Some(name.to_owned()),
             upstream_status: error.status(),
             outcome: Outcome::Miss,
+            // A token service that refuses is a "not found" that says nothing about the content.
+            allows_stale: error.allows_stale(),
         }
     }
 
-    /// Whether it says that the content is not there.
+    /// Whether it says that the content is not there, or not for us.
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self.kind,
-            ErrorKind::NameUnknown | ErrorKind::ManifestUnknown | ErrorKind::BlobUnknown
-        )
+        self.kind.is_not_found()
     }
 }
 

@@ -89,11 +89,8 @@ impl Job {
         let body = match self.place.upstream.blob(&self.place.name, &self.digest, 0).await {
             Ok(body) => body,
             Err(error) => {
-                if error.is_not_found() {
-                    self.shared
-                        .negative
-                        .remember(&self.place, Missing::Blob(self.digest));
-                }
+                let what = Missing::Blob(self.digest);
+                self.shared.negative.learn(&self.place, what, &error);
                 return Err(Error::of_upstream(&self.place, &error, ErrorKind::BlobUnknown));
             }
         };

@@ -81,7 +81,7 @@ where
                     },
                 ))
             }
-            Err(error) if error.is_not_found() => {
+            Err(error) if !error.allows_stale => {
                 self.kept.invalidate(&key);
                 Err(error)
             }
@@ -114,7 +114,7 @@ impl Cache {
             .get(key, place.freshness().negative_ttl, ask)
             .await
         {
-            Err(error) if !error.is_not_found() => self.own_tags(place, query, error).await,
+            Err(error) if error.allows_stale => self.own_tags(place, query, error).await,
             other => other,
         }
     }
@@ -176,7 +176,7 @@ impl Cache {
             .get((place.key.clone(), *subject), fresh, ask)
             .await
         {
-            Err(error) if error.is_not_found() => {
+            Err(error) if !error.allows_stale => {
                 Ok(Answer::new(Arc::default(), CacheStatus::of(Outcome::Miss)))
             }
             Err(error) => {
@@ -190,6 +190,9 @@ impl Cache {
                 // referrers on every pull: then "none that we know of".
                 match self.shared.linked_manifest(place, subject).await? {
                     Some(_) => Ok(Answer::new(Arc::default(), status)),
+                    None if error.is_not_found() => {
+                        Ok(Answer::new(Arc::default(), CacheStatus::of(Outcome::Miss)))
+                    }
                     None => Err(error),
                 }
             }
@@ -228,13 +231,13 @@ impl Shared {
             .await
         {
             Ok(_) => {}
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) if !error.allows_stale() => return Ok(Vec::new()),
             Err(error) if *error.kind() == crate::upstream::ErrorKind::HeadRefused => {}
             Err(error) => return Err(Error::of_upstream(place, &error, unknown)),
         }
         let fetched = match place.upstream.manifest(&place.name, &reference, access).await {
             Ok(fetched) => fetched,
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) if !error.allows_stale() => return Ok(Vec::new()),
             Err(error) => return Err(Error::of_upstream(place, &error, unknown)),
         };
         // Whatever else stands under that tag lists no referrers.

@@ -85,12 +85,13 @@ impl Cache {
             Ok(Revalidated::Gone { state, status }) => {
                 self.pointed_at(place, &state, CacheStatus::stale(status)).await
             }
-            Err(error) if usable && !error.is_not_found() => {
+            // "Not found" too: of a token service, or of the digest that the tag is said to have moved to.
+            Err(error) if usable => {
                 self.shared.troubled.insert(troubled, error.upstream_status);
                 self.pointed_at(place, &state, CacheStatus::stale(error.upstream_status))
                     .await
             }
-            Err(error) => Err(error),
+            Ok(Revalidated::Forgotten(error)) | Err(error) => Err(error),
         }
     }
 
@@ -117,7 +118,7 @@ impl Cache {
         }
         let shared = self.shared.clone();
         let (its, wanted) = (place.clone(), reference.clone());
-        let work = || async move { shared.fetch_manifest(&its, &wanted).await };
+        let work = || async move { shared.fetch_if_missing(&its, &wanted).await };
         let (manifest, collapsed) = self
             .shared
             .fetches
@@ -143,6 +144,30 @@ impl Shared {
         Ok(self.repositories.manifest(digest).await?)
     }
 
+    /// GETs a manifest, unless it has come between the client's look and this run: a herd is one request.
+    async fn fetch_if_missing(
+        &self,
+        place: &Place,
+        reference: &Reference,
+    ) -> Result<Arc<StoredManifest>, Error> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => {
+                let state = self.repositories.tag(&place.key, tag).await?;
+                let fresh = |state: &TagState| {
+                    freshness::judge(state, Timestamp::now(), place.freshness()) == Verdict::Fresh
+                };
+                state.filter(fresh).map(|state| state.digest)
+            }
+        };
+        if let Some(digest) = digest
+            && let Some(manifest) = self.linked_manifest(place, &digest).await?
+        {
+            return Ok(manifest);
+        }
+        self.fetch_manifest(place, reference).await
+    }
+
     /// GETs a manifest, and keeps it before anything points at it.
     pub(super) async fn fetch_manifest(
         &self,
@@ -157,10 +182,8 @@ impl Shared {
         {
             Ok(fetched) => fetched,
             Err(error) => {
-                if error.is_not_found() {
-                    self.negative
-                        .remember(place, Missing::Manifest(reference.clone()));
-                }
+                let what = Missing::Manifest(reference.clone());
+                self.negative.learn(place, what, &error);
                 return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown));
             }
         };

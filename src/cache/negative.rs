@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::oci::{Digest, Reference};
 use crate::repository::Key;
+use crate::upstream;
 
 use super::Place;
 
@@ -34,11 +35,12 @@ impl Negative {
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// Remembers that it is not there.
-    pub(super) fn remember(&self, place: &Place, what: Missing) {
-        self.until.insert(
-            (place.key.clone(), what),
-            Instant::now() + place.freshness().negative_ttl,
-        );
+    /// Remembers that it is not there, if that is what the upstream said. Refusals may pass: somebody is let in, or a
+    /// token service recovers.
+    pub(super) fn learn(&self, place: &Place, what: Missing, error: &upstream::Error) {
+        if *error.kind() == upstream::ErrorKind::NotFound {
+            let until = Instant::now() + place.freshness().negative_ttl;
+            self.until.insert((place.key.clone(), what), until);
+        }
     }
 }

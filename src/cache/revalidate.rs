@@ -20,6 +20,8 @@ pub(super) enum Revalidated {
     Moved(Arc<StoredManifest>),
     /// The upstream does not know it any more; the copy is still served.
     Gone { state: TagState, status: Option<u16> },
+    /// So for longer than `gone_ttl`: the copy is no longer served under this tag.
+    Forgotten(Error),
 }
 
 impl Shared {
@@ -36,7 +38,10 @@ impl Shared {
             .await;
         let digest = match head {
             Ok(head) => head.digest,
-            Err(error) if is_gone(&error) => return self.gone(&place, &tag, state, &error),
+            Err(error) if is_gone(&error) => {
+                let error = Error::of_upstream(&place, &error, ErrorKind::ManifestUnknown);
+                return Ok(self.gone(&place, &tag, state, error));
+            }
             // HEAD is not answered here: GET decides.
             Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => None,
             Err(error) => return Err(Error::of_upstream(&place, &error, ErrorKind::ManifestUnknown)),
@@ -70,7 +75,12 @@ impl Shared {
                 self.repositories.put_tag(&place.key, &tag, confirmed);
                 manifest
             }
-            None => self.fetch_manifest(&place, &reference).await?,
+            None => match self.fetch_manifest(&place, &reference).await {
+                Err(error) if error.kind == ErrorKind::ManifestUnknown => {
+                    return Ok(self.gone(&place, &tag, state, error));
+                }
+                fetched => fetched?,
+            },
         };
         if moved.digest == state.digest {
             let confirmed = TagState {
@@ -85,13 +95,7 @@ impl Shared {
 
     /// A healthy upstream says that the tag is not there: served for a while still, then forgotten. What its digest
     /// reaches stays.
-    fn gone(
-        &self,
-        place: &Place,
-        tag: &Tag,
-        state: TagState,
-        error: &upstream::Error,
-    ) -> Result<Revalidated, Error> {
+    fn gone(&self, place: &Place, tag: &Tag, state: TagState, error: Error) -> Revalidated {
         let now = Timestamp::now();
         let gone_since = state.gone_since.unwrap_or(now);
         if freshness::is_served_though_gone(gone_since, now, place.freshness()) {
@@ -99,17 +103,14 @@ impl Shared {
                 gone_since: Some(gone_since),
                 ..state
             };
+            let status = error.upstream_status;
             self.repositories.put_tag(&place.key, tag, state);
-            self.troubled
-                .insert((place.key.clone(), tag.clone()), error.status());
-            return Ok(Revalidated::Gone {
-                state,
-                status: error.status(),
-            });
+            self.troubled.insert((place.key.clone(), tag.clone()), status);
+            return Revalidated::Gone { state, status };
         }
         self.repositories.remove_tag(&place.key, tag);
         tracing::info!(repository = &*place.key, %tag, "a tag is gone from its upstream for longer than gone_ttl, forgotten");
-        Err(Error::of_upstream(place, error, ErrorKind::ManifestUnknown))
+        Revalidated::Forgotten(error)
     }
 }
 

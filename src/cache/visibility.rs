@@ -11,6 +11,7 @@ use crate::repository::Key;
 use crate::upstream::{self, Access};
 
 use super::error::{Error, ErrorKind};
+use super::negative::Missing;
 use super::{Cache, Place, Shared};
 
 /// How long "an anonymous caller can read it" holds.
@@ -82,7 +83,11 @@ impl Shared {
                 Ok(())
             }
             Err(error) if is_refused(&error) => Err(hidden(place)),
-            Err(error) => Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
+            Err(error) => {
+                let what = Missing::Manifest(reference.clone());
+                self.negative.learn(place, what, &error);
+                Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown))
+            }
         }
     }
 }
@@ -104,7 +109,10 @@ impl Cache {
                 Ok(())
             }
             Err(error) if is_refused(&error) => Err(hidden(place)),
-            Err(error) => Err(Error::of_upstream(place, &error, ErrorKind::BlobUnknown)),
+            Err(error) => {
+                self.shared.negative.learn(place, Missing::Blob(*digest), &error);
+                Err(Error::of_upstream(place, &error, ErrorKind::BlobUnknown))
+            }
         }
     }
 }

@@ -86,8 +86,9 @@ impl Repositories {
     fn named_change(&self, repository: &Key, descriptor: &Descriptor, manifest: bool) -> Option<Change> {
         let digest: Digest = descriptor.digest.parse().ok()?;
         let known = self.links.get(&(repository.clone(), digest));
-        if known.is_some_and(|link| link.size == descriptor.size && link.manifest == manifest) {
-            // Already proved, perhaps better than by name.
+        let same = |link: &Link| link.size == descriptor.size && link.manifest == manifest;
+        if known.is_some_and(|link| link.proof != Proof::Named || same(&link)) {
+            // Already proved, and better than by name: BuildKit's indexes name blobs as if they were manifests.
             return None;
         }
         let link = Link {

@@ -76,10 +76,8 @@ impl Repositories {
             proof: row.proof,
             manifest: row.manifest,
         });
-        if let Some(link) = link {
-            self.links.insert(key, link);
-        }
-        Ok(link)
+        // A newer one may have come while the row was read.
+        Ok(link.map(|link| self.links.entry(key).or_insert(link).into_value()))
     }
 
     /// Remembers that `repository` may serve `digest`.
@@ -107,12 +105,19 @@ impl Repositories {
         )
     }
 
+    /// Waits until what was submitted is in the index, for questions that memory does not answer.
+    async fn written(&self) {
+        // A writer that has stopped writes nothing more.
+        let _ = self.index.submit(Vec::new()).await;
+    }
+
     /// The referrers of `subject` as last heard, and when.
     pub async fn referrers(
         &self,
         repository: &Key,
         subject: &Digest,
     ) -> Result<Option<(Vec<Descriptor>, Timestamp)>, Error> {
+        self.written().await;
         let (repository, subject) = (repository.clone(), *subject);
         let row = self
             .index

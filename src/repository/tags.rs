@@ -34,10 +34,8 @@ impl Repositories {
                 gone_since: row.gone_since,
             })
         });
-        if let Some(state) = state {
-            self.tags.insert(key, state);
-        }
-        Ok(state)
+        // A newer state may have come while the row was read.
+        Ok(state.map(|state| self.tags.entry(key).or_insert(state).into_value()))
     }
 
     /// Changes the state of a tag whose manifest is here.
@@ -55,6 +53,7 @@ impl Repositories {
 
     /// Tags of a repository that were pulled before, `most` at the most.
     pub async fn known_tags(&self, repository: &Key, most: usize) -> Result<Vec<String>, Error> {
+        self.written().await;
         let repository = repository.clone();
         self.index.read(move |index| index.tags(&repository, most)).await
     }

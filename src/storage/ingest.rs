@@ -136,11 +136,12 @@ impl Ingest {
         if self.hasher.is_some() {
             self.verify()?;
         }
+        let folder = self.layout.ready_blob_folder(&self.digest)?;
         let target = self.layout.blob(&self.digest);
         self.growing.file.sync_all().map_err(Error::at(&self.path))?;
         fs::rename(&self.path, &target).map_err(Error::at(&target))?;
         self.published = true;
-        sync_folder(&self.layout.blob_folder(&self.digest))
+        sync_folder(&folder)
     }
 
     /// Gives up: readers are broken off with `reason`, unless they already have a verified blob.

@@ -1,8 +1,10 @@
 //! Every path under the data folder, and its preparation: marker, lock, folders. Called by `Storage::open`.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::oci::{Algorithm, Digest};
 
@@ -17,12 +19,15 @@ const FORMAT: u32 = 1;
 
 pub(super) struct Layout {
     root: PathBuf,
+    /// Folders of blobs that this process knows to be durable.
+    ready: Mutex<HashSet<PathBuf>>,
 }
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            ready: Mutex::default(),
         }
     }
 
@@ -37,6 +42,23 @@ impl Layout {
             .join("blobs")
             .join(digest.algorithm().name())
             .join(format!("{first:02x}"))
+    }
+
+    /// [`Layout::blob_folder`], there and durable: made when its first blob comes, since making all of them would cost
+    /// the first start a good part of a second.
+    pub(super) fn ready_blob_folder(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let folder = self.blob_folder(digest);
+        // Held while one is made, so that nobody relies on a folder whose creation is not synced. An earlier process
+        // may have ended between the two steps, so each folder is synced once a process.
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ready.contains(&folder) {
+            fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
+            if let Some(parent) = folder.parent() {
+                sync_folder(parent)?;
+            }
+            ready.insert(folder.clone());
+        }
+        Ok(folder)
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
@@ -114,11 +136,7 @@ impl Layout {
     fn create_folders(&self) -> Result<(), Error> {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let folder = self.root.join("blobs").join(algorithm.name());
-            for first in 0..=u8::MAX {
-                let folder = folder.join(format!("{first:02x}"));
-                fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
-            }
-            sync_folder(&folder)?;
+            fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         sync_folder(&self.root.join("blobs"))?;
         let partial = self.root.join("partial");

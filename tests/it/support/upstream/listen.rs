@@ -1,5 +1,8 @@
 //! The sockets of an upstream: accepting, closing the port under a client's hands, opening it again.
 
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -7,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Upstream, serve, wire};
-use crate::support::locked;
+use crate::support::{locked, soon};
 
 /// What stands at the port.
 pub(super) enum Socket {
@@ -33,9 +36,14 @@ impl Upstream {
         }
         let reserved = TcpSocket::new_v4().expect("a socket");
         reserved.set_reuseaddr(true).expect("a socket option");
-        reserved
-            .bind(self.inner.address)
-            .expect("the port that was just freed");
+        let bind = async {
+            // A program that another test is starting holds a copy of our listener until it runs.
+            while let Err(error) = reserved.bind(self.inner.address) {
+                assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon("the port that was just freed", bind).await;
         *locked(&self.inner.socket) = Socket::Refusing(reserved);
     }
 
