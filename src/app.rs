@@ -69,7 +69,9 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         header_timeout: config.server.header_timeout,
         ..Limits::default()
     };
-    let server = Server::new(limits, drain.clone());
+    let server = Server::new(limits.clone(), drain.clone());
+    // Slots of its own: whoever asks whether we live must be heard when all others are taken.
+    let admin = Server::new(limits, drain.clone());
     let doors = [
         (Some(config.server.listen), Entrance::Main, "main"),
         (config.server.mirror_listen, Entrance::Mirror, "mirror"),
@@ -88,6 +90,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     let mut stop = StopSignals::catch().context("cannot wait for signals")?;
     announce(&config, &bound);
     for (socket, door, _) in bound {
+        let server = if door == Entrance::Admin { &admin } else { &server };
         let (server, api) = (server.clone(), api.clone());
         tokio::spawn(async move {
             server

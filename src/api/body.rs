@@ -142,6 +142,12 @@ impl http_body::Body for Body {
                     return Poll::Ready(None);
                 }
                 Err(error) => {
+                    // Why a fill broke off is logged there; what our own disk did is told nowhere else.
+                    if let (BodyError::Read(ReadError::Io(_)) | BodyError::Short, Some(exchange)) =
+                        (&error, &self.exchange)
+                    {
+                        tracing::error!(request = exchange.id.as_str(), digest = ?exchange.digest, %error, "a blob could not be read");
+                    }
                     self.end(Ending::Broken);
                     return Poll::Ready(Some(Err(error)));
                 }

@@ -78,6 +78,15 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
             tracing::error!(request, "request failed");
         }
         Failure::Read(error) => tracing::warn!(request, %error, "request failed"),
+        // The reason in full was logged once for all who waited; this leads from the id to it.
+        Failure::Registry(error) if told.status.is_server_error() => {
+            tracing::info!(
+                request,
+                upstream = error.upstream,
+                reason = error.message,
+                "request failed"
+            );
+        }
         _ => {}
     }
     let detail = told

@@ -22,9 +22,11 @@ use super::{Place, Shared};
 /// Bytes that may wait for the disk before we stop receiving.
 const MOST_QUEUED: usize = 1024 * 1024;
 /// Cuts in a row without a byte between them after which a fill gives up.
-const MOST_CUTS: u32 = 5;
+const MOST_CUTS: u32 = 6;
 /// The wait before the first continuation; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// What a rate limit is waited for at the most, before each continuation.
+const MOST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Joins the running fill of `digest` or starts one for `place`; the flag says "joined". `size` as its manifest says.
 pub(super) fn lead_or_join(
@@ -133,6 +135,7 @@ impl Job {
             if let Some(size) = size {
                 ingest.announce_size(size);
             }
+            ingest.check_room()?;
             Ok::<_, storage::Error>(ingest)
         });
         Ok(created
@@ -231,6 +234,9 @@ impl Job {
             }
             Err(error) => {
                 tracing::debug!(upstream = self.place.upstream.prefix(), digest = %self.digest, %error, "continuing failed");
+                if let upstream::ErrorKind::RateLimited { retry_after } = error.kind() {
+                    tokio::time::sleep(retry_after.unwrap_or(MOST_PAUSE).min(MOST_PAUSE)).await;
+                }
                 let told = match error.kind() {
                     upstream::ErrorKind::RangeNotSatisfiable { size } => *size,
                     _ => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collapse::Collapse;
+use crate::config::Freshness;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, referrers_fallback_tag};
 use crate::repository::Key;
 
@@ -24,8 +25,33 @@ pub struct TagsPage {
 
 /// How long a list is kept for the case that the upstream fails.
 const KEPT: Duration = Duration::from_hours(24);
+/// Memory for the lists of one kind, in bytes, roughly: one may have many megabytes.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
 /// Tags told from our own index at the most, when the upstream fails.
 const MOST_OWN_TAGS: usize = 10_000;
+
+/// What a list takes of memory, roughly.
+pub(super) trait Weigh {
+    fn weight(&self) -> u32;
+}
+
+impl Weigh for TagsPage {
+    fn weight(&self) -> u32 {
+        let bytes: usize = self.tags.iter().map(|tag| tag.len() + 40).sum();
+        u32::try_from(bytes + 512).unwrap_or(u32::MAX)
+    }
+}
+
+impl Weigh for Vec<Descriptor> {
+    fn weight(&self) -> u32 {
+        let text = |one: &Descriptor| -> usize {
+            let annotations = one.annotations.iter().map(|(k, v)| k.len() + v.len() + 96);
+            annotations.sum::<usize>() + one.urls.iter().map(|url| url.len() + 24).sum::<usize>()
+        };
+        let bytes: usize = self.iter().map(|one| text(one) + 512).sum();
+        u32::try_from(bytes + 512).unwrap_or(u32::MAX)
+    }
+}
 
 /// A kind of list: runs in progress, and answers with the time they came.
 pub(super) struct Lists<K, V> {
@@ -39,11 +65,12 @@ pub(super) type ReferrersLists = Lists<(Key, Digest), Vec<Descriptor>>;
 impl<K, V> Default for Lists<K, V>
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
+    V: Weigh + Send + Sync + 'static,
 {
     fn default() -> Self {
         let kept = moka::sync::Cache::builder()
-            .max_capacity(4096)
+            .max_capacity(MOST_BYTES)
+            .weigher(|_, (_, list): &(Instant, Arc<V>)| list.weight())
             .time_to_live(KEPT)
             .build();
         Self {
@@ -58,29 +85,44 @@ where
     K: Clone + std::hash::Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// The list by `ask`, or the one of at most `fresh` ago; on failure the last one that there was.
-    async fn get<W>(&self, key: K, fresh: Duration, ask: W) -> Result<Answer<Arc<V>>, Error>
+    /// The list by `ask`, or the one of a moment ago; on failure the last one that there was.
+    async fn get<W>(&self, key: K, settings: &Freshness, ask: W) -> Result<Answer<Arc<V>>, Error>
     where
         W: Future<Output = Result<Arc<V>, Error>> + Send + 'static,
     {
         let kept = self.kept.get(&key);
         if let Some((came, list)) = &kept
-            && came.elapsed() < fresh
+            && came.elapsed() < settings.negative_ttl
         {
             return Ok(Answer::new(list.clone(), CacheStatus::HIT));
         }
-        let (result, collapsed) = self.running.run(key.clone(), || ask).await;
-        match result.unwrap_or_else(|| Err(Error::internal("asking for a list was given up"))) {
-            Ok(list) => {
-                self.kept.insert(key, (Instant::now(), list.clone()));
-                Ok(Answer::new(
-                    list,
-                    CacheStatus {
-                        collapsed,
-                        ..CacheStatus::of(Outcome::Miss)
-                    },
-                ))
+        let (into, its) = (self.kept.clone(), key.clone());
+        // Kept by the work itself: whoever waits may leave.
+        let work = async move {
+            let result = ask.await;
+            if let Ok(list) = &result {
+                into.insert(its, (Instant::now(), Arc::clone(list)));
             }
+            result
+        };
+        let run = self.running.run(key.clone(), || work);
+        let (result, collapsed) = if let Some((_, list)) = &kept {
+            // Nobody waits long for an upstream that is away while there is an answer.
+            let Ok(finished) = tokio::time::timeout(settings.revalidate_timeout, run).await else {
+                return Ok(Answer::new(list.clone(), CacheStatus::stale(None)));
+            };
+            finished
+        } else {
+            run.await
+        };
+        match result.unwrap_or_else(|| Err(Error::internal("asking for a list was given up"))) {
+            Ok(list) => Ok(Answer::new(
+                list,
+                CacheStatus {
+                    collapsed,
+                    ..CacheStatus::of(Outcome::Miss)
+                },
+            )),
             Err(error) if !error.allows_stale => {
                 self.kept.invalidate(&key);
                 Err(error)
@@ -97,7 +139,7 @@ impl Cache {
     /// A page of the tags of a repository, by the query as the client gave it (without `ns`).
     pub async fn tags(&self, place: &Place, query: &str) -> Result<Answer<Arc<TagsPage>>, Error> {
         let (its, asked) = (place.clone(), query.to_owned());
-        let ask = async move {
+        let ask = Box::pin(async move {
             match its.upstream.tags(&its.name, &asked, list_access(&its)).await {
                 Ok(page) => Ok(Arc::new(TagsPage {
                     tags: page.tags,
@@ -105,15 +147,10 @@ impl Cache {
                 })),
                 Err(error) => Err(Error::of_upstream(&its, &error, ErrorKind::NameUnknown)),
             }
-        };
+        });
         let key = (place.key.clone(), query.to_owned());
         // A list says which tags do not exist, so it lives as long as any other "not found".
-        match self
-            .shared
-            .tag_lists
-            .get(key, place.freshness().negative_ttl, ask)
-            .await
-        {
+        match self.shared.tag_lists.get(key, place.freshness(), ask).await {
             Err(error) if error.allows_stale => self.own_tags(place, query, error).await,
             other => other,
         }
@@ -168,8 +205,8 @@ impl Cache {
         subject: &Digest,
     ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
         let (shared, its, digest) = (self.shared.clone(), place.clone(), *subject);
-        let ask = async move { shared.ask_referrers(&its, &digest).await.map(Arc::new) };
-        let fresh = place.freshness().negative_ttl;
+        let ask = Box::pin(async move { shared.ask_referrers(&its, &digest).await.map(Arc::new) });
+        let fresh = place.freshness();
         match self
             .shared
             .referrers
@@ -212,8 +249,11 @@ impl Shared {
             Some(descriptors) => descriptors,
             None => self.fallback_referrers(place, subject).await?,
         };
-        self.repositories
-            .put_referrers(&place.key, subject, descriptors.clone());
+        // Anybody may ask about any digest: "none" is worth a row only for what is here.
+        if !descriptors.is_empty() || self.linked_manifest(place, subject).await?.is_some() {
+            self.repositories
+                .put_referrers(&place.key, subject, descriptors.clone());
+        }
         Ok(descriptors)
     }
 

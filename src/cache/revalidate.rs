@@ -37,7 +37,15 @@ impl Shared {
             .manifest_head(&place.name, &reference, Access::Configured)
             .await;
         let digest = match head {
-            Ok(head) => head.digest,
+            Ok(head) => {
+                // It may have become private since it was pulled. That we cannot tell (a limit, a failure) hides nothing.
+                if let Err(error) = self.visible_manifest(&place, &reference).await
+                    && error.is_not_found()
+                {
+                    return Err(error);
+                }
+                head.digest
+            }
             Err(error) if is_gone(&error) => {
                 let error = Error::of_upstream(&place, &error, ErrorKind::ManifestUnknown);
                 return Ok(self.gone(&place, &tag, state, error));

@@ -83,6 +83,21 @@ impl Shared {
                 Ok(())
             }
             Err(error) if is_refused(&error) => Err(hidden(place)),
+            // No HEAD here: only GET can tell.
+            Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => {
+                let got = place
+                    .upstream
+                    .manifest(&place.name, reference, Access::Anonymous)
+                    .await;
+                match got {
+                    Ok(_) => {
+                        self.visibility.public.insert(place.key.clone(), ());
+                        Ok(())
+                    }
+                    Err(error) if is_refused(&error) => Err(hidden(place)),
+                    Err(error) => Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
+                }
+            }
             Err(error) => {
                 let what = Missing::Manifest(reference.clone());
                 self.negative.learn(place, what, &error);

@@ -19,7 +19,7 @@ use super::value;
 pub struct ServerConfig {
     /// The main door.
     pub listen: SocketAddr,
-    /// What our own URLs begin with; `None` takes the request's Host.
+    /// How clients reach us from outside, as the start-up hint tells; links in answers are relative.
     pub public_url: Option<Url>,
     /// The mirror door's own port, if any.
     pub mirror_listen: Option<SocketAddr>,
@@ -101,11 +101,11 @@ impl ServerConfig {
             admin_listen: door("admin_listen"),
             drain_timeout: reader
                 .take("drain_timeout", Entry::span)
-                .unwrap_or(Duration::from_secs(30)),
+                .unwrap_or(Duration::from_secs(25)),
             max_connections: reader.take("max_connections", Entry::count).unwrap_or(10_000),
             header_timeout: reader
                 .take("header_timeout", Entry::time_out)
-                .unwrap_or(Duration::from_secs(30)),
+                .unwrap_or(Duration::from_secs(35)),
         };
         reader.finish();
         config

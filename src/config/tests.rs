@@ -58,7 +58,7 @@ fn prefixes(config: &Config) -> Vec<&str> {
 fn nothing_is_a_configuration() {
     let config = with_variables(None, &[]).expect("defaults");
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:5000");
-    assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.server.drain_timeout, Duration::from_secs(25));
     assert_eq!(config.server.max_connections, 10_000);
     assert!(config.server.public_url.is_none() && config.server.mirror_listen.is_none());
     assert_eq!(config.cache.mirror.as_deref(), Some("docker-hub"));
@@ -82,7 +82,7 @@ fn nothing_is_a_configuration() {
     );
     assert_eq!(hub.freshness, Freshness::default());
     assert_eq!(hub.freshness.stale_if_error, Duration::from_hours(30 * 24));
-    assert_eq!(hub.max_connections, 16);
+    assert_eq!(hub.max_connections, 64);
 }
 
 #[test]

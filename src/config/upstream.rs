@@ -246,7 +246,7 @@ fn read_one(
     let connect_timeout = time_out(&mut reader, "connect_timeout", 5);
     let header_timeout = time_out(&mut reader, "header_timeout", 10);
     let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
-    let max_connections = reader.take("max_connections", Entry::count).unwrap_or(16);
+    let max_connections = reader.take("max_connections", Entry::count).unwrap_or(64);
     let freshness = Freshness::read(&mut reader, base);
     let origin = reader.finish();
     let config = url.map(|url| UpstreamConfig {

@@ -60,16 +60,30 @@ struct Document {
     schema_version: Option<u64>,
     media_type: Option<String>,
     config: Option<Descriptor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     layers: Vec<Descriptor>,
     // OCI's withdrawn artifact manifest called its layers blobs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     blobs: Vec<Descriptor>,
+    #[serde(default, deserialize_with = "lenient_some")]
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
     artifact_type: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
     fs_layers: Option<serde_json::Value>,
+}
+
+/// Go writes an empty list as null, and an entry that is no descriptor must not make the rest unservable.
+fn lenient<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<Descriptor>, D::Error> {
+    Ok(lenient_some(input)?.unwrap_or_default())
+}
+
+fn lenient_some<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Vec<Descriptor>>, D::Error> {
+    let entries = Option::<Vec<serde_json::Value>>::deserialize(input)?;
+    Ok(entries.map(|entries| {
+        let read = |entry| serde_json::from_value(entry).ok();
+        entries.into_iter().filter_map(read).collect()
+    }))
 }
 
 impl Manifest {
@@ -95,8 +109,8 @@ impl Manifest {
             (_, Some(own)) => MediaType::new(own),
             (_, None) if kind == Kind::Index => MediaType::oci_index(),
             (_, None) if kind == Kind::Image => MediaType::oci_manifest(),
-            (Some(given), None) => given.clone(),
-            (None, None) => return Err(ManifestError::Malformed("no media type".to_owned())),
+            // A bare `{}` of a proxy or a portal is no manifest because it is JSON.
+            (_, None) => return Err(ManifestError::Malformed("no media type".to_owned())),
         };
         let artifact_type = document
             .artifact_type

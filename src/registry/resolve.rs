@@ -92,8 +92,15 @@ impl Names {
         let by_path = self.get(first);
         if let Some(explicit) = self.explicit(asked)? {
             return Ok(match (by_path, rest) {
-                // The client's mirror path and its `ns` say the same thing twice.
-                (Some(upstream), Some(rest)) if Arc::ptr_eq(upstream, explicit) => (explicit, rest),
+                // The client's mirror path and its `ns` say the same thing twice. With the host before /v2 the path
+                // has said it already.
+                (Some(upstream), Some(rest))
+                    if asked.host.is_none()
+                        && Arc::ptr_eq(upstream, explicit)
+                        && is_no_namespace(explicit, first) =>
+                {
+                    (explicit, rest)
+                }
                 _ => (explicit, whole),
             });
         }
@@ -140,6 +147,14 @@ impl Names {
             )
         })
     }
+}
+
+/// Whether `first` can only be meant as the upstream's name. `ghcr.io/github/...` and `quay.io/quay/...` are real
+/// repositories, so beside an `ns` a bare prefix is part of the name, but for Docker Hub's: no namespace there has a
+/// hyphen.
+fn is_no_namespace(upstream: &Upstream, first: &str) -> bool {
+    let config = upstream.config();
+    first.contains('.') || (first.contains('-') && config.hosts.iter().any(|host| host == DOCKER_HUB))
 }
 
 /// Docker Hub keeps its official images under `library/`; clients that ask the registry directly leave that out.

@@ -79,7 +79,7 @@ impl Repositories {
             changes.push(self.tag_change(repository, tag, state));
         }
         // A pull may be answered before this is durable (law 3); the writer tells of failures.
-        drop(self.index.submit(changes));
+        self.index.submit(changes);
     }
 
     /// A link to something that a manifest names; none when it is of an algorithm that cannot be served.

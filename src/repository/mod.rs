@@ -82,9 +82,14 @@ impl Repositories {
 
     /// Remembers that `repository` may serve `digest`.
     pub fn put_link(&self, repository: &Key, digest: &Digest, link: Link) {
+        let known = self.links.get(&(repository.clone(), *digest));
+        if known.is_some_and(|known| known.manifest && !link.manifest) {
+            // Some registries give manifests out as blobs too: that must not make a manifest unservable.
+            return;
+        }
         let change = self.link_change(repository, digest, link);
         // Lost in a crash, a link is proved again; so nobody waits for the disk here.
-        drop(self.index.submit(vec![change]));
+        self.index.submit(vec![change]);
     }
 
     fn link_change(&self, repository: &Key, digest: &Digest, link: Link) -> Change {
@@ -108,7 +113,7 @@ impl Repositories {
     /// Waits until what was submitted is in the index, for questions that memory does not answer.
     async fn written(&self) {
         // A writer that has stopped writes nothing more.
-        let _ = self.index.submit(Vec::new()).await;
+        let _ = self.index.commit(Vec::new()).await;
     }
 
     /// The referrers of `subject` as last heard, and when.
@@ -132,9 +137,7 @@ impl Repositories {
             descriptors,
             validated_at: Timestamp::now(),
         };
-        drop(
-            self.index
-                .submit(vec![Change::put_referrers(repository, subject, &row)]),
-        );
+        self.index
+            .submit(vec![Change::put_referrers(repository, subject, &row)]);
     }
 }

@@ -42,13 +42,13 @@ impl Repositories {
     pub fn put_tag(&self, repository: &Key, tag: &Tag, state: TagState) {
         let change = self.tag_change(repository, tag, state);
         // Lost in a crash, the tag is revalidated once more.
-        drop(self.index.submit(vec![change]));
+        self.index.submit(vec![change]);
     }
 
     /// Forgets a tag. What its digest reaches stays.
     pub fn remove_tag(&self, repository: &Key, tag: &Tag) {
         self.tags.invalidate(&(repository.clone(), tag.clone()));
-        drop(self.index.submit(vec![Change::remove_tag(repository, tag)]));
+        self.index.submit(vec![Change::remove_tag(repository, tag)]);
     }
 
     /// Tags of a repository that were pulled before, `most` at the most.

@@ -1,6 +1,6 @@
 //! Whole blobs: opened once for many readers, and taken in. A row whose file is missing or short heals into a miss.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -119,8 +119,7 @@ fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<A
     };
     let size = file.metadata().map_err(Error::at(&path))?.len();
     if size != row.size {
-        // The name must not stay: the next ingest would otherwise find the rotten file in its place.
-        fs::remove_file(&path).map_err(Error::at(&path))?;
+        // The file stays where it is: the next one is renamed over it.
         return Ok(None);
     }
     Ok(Some(Arc::new(StoredBlob {

@@ -78,6 +78,16 @@ impl Ingest {
             .send_modify(|progress| progress.size = Some(size));
     }
 
+    /// Fails when the disk has no room for the announced size: better before a response than in its middle.
+    pub fn check_room(&self) -> Result<(), Error> {
+        let room = rustix::fs::fstatvfs(&self.growing.file)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if self.size.is_some_and(|size| size > room) {
+            return Err(Error::at(&self.path)(std::io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
+    }
+
     /// Takes more bytes; readers see them as soon as they are written.
     pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         let more: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();

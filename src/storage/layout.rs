@@ -93,8 +93,9 @@ impl Layout {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked(root.clone())),
             Err(TryLockError::Error(error)) => return Err(Error::at(&lock_path)(error)),
         }
+        // Each time: somebody may have emptied `blobs/` or removed `partial/` by hand.
+        self.create_folders()?;
         if !marker.exists() {
-            self.create_folders()?;
             let mut file = File::create(&marker).map_err(Error::at(&marker))?;
             writeln!(file, "{{\"format\":{FORMAT}}}").map_err(Error::at(&marker))?;
             file.sync_all().map_err(Error::at(&marker))?;

@@ -91,7 +91,9 @@ impl Upstream {
             (_, 405 | 501) if head => ErrorKind::HeadRefused,
             (ErrorKind::Denied, _) if head && foreign => ErrorKind::HeadRefused,
             // The registry says that it has the blob; that its storage does not hand it out is a fault over there.
-            (ErrorKind::Denied, _) | (_, 410) if foreign && call.kind == RequestKind::Blob => {
+            (ErrorKind::Denied, _) | (_, 410)
+                if foreign && matches!(call.kind, RequestKind::Blob | RequestKind::BlobProbe) =>
+            {
                 ErrorKind::Unavailable(Failure::Status(status))
             }
             (kind, _) => kind,

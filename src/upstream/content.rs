@@ -172,6 +172,13 @@ impl Upstream {
         let answer = self.ask(&call).await?;
         let told = content_range(&answer.reply);
         match answer.reply.status().as_u16() {
+            // A portal's page is no proof of anything.
+            200 if content_type(&answer.reply).is_some_and(|it| it.as_str() == "text/html") => {
+                let message = "asked for a blob, it sends HTML";
+                Err(self
+                    .transport
+                    .error(answer.reply.host(), ErrorKind::Protocol, message))
+            }
             200 => Ok(answer.reply.content_length()),
             206 => Ok(told.and_then(|told| told.size)),
             // The first byte is missing only where there is none.

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase};
-use tokio::sync::oneshot;
 
 pub use records::{BlobRow, LinkRow, ManifestRow, Proof, ReferrersRow, TagRow};
 pub use writer::Change;
@@ -56,15 +55,13 @@ impl Index {
     }
 
     /// Hands changes to the writer: they become durable together. The receiver tells when; it may be dropped.
-    pub fn submit(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), Error>> {
-        self.writer.submit(changes)
+    pub fn submit(&self, changes: Vec<Change>) {
+        self.writer.submit(changes);
     }
 
     /// Submits and waits until the changes are durable.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
-        self.submit(changes)
-            .await
-            .unwrap_or_else(|_| Err(Error::Index("the writer has stopped".to_owned())))
+        self.writer.commit(changes).await
     }
 
     /// Ends the writer after everything submitted so far. Blocking.

@@ -2,11 +2,12 @@
 //!
 //! redb has no group commit of its own; while one commit waits for the disk, the next batch gathers here.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use redb::{Database, WriteTransaction};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 
 use crate::oci::{Digest, Tag};
@@ -18,7 +19,8 @@ use super::tables::{BLOBS, LINKS, MANIFESTS, REFERRERS, TAGS, Table};
 /// Submissions that one transaction takes at the most, which bounds its memory and the wait of the first.
 const MOST: usize = 1024;
 
-/// Submissions that may wait; beyond them the submitter's thread waits too.
+/// Submissions that may wait for a slow disk. Beyond them those that nobody waits for are dropped: links, tags and
+/// manifests can be had again.
 const QUEUE: usize = 8192;
 
 /// One row put or removed.
@@ -87,32 +89,47 @@ struct Submission {
 }
 
 pub(super) struct Writer {
-    running: Mutex<Option<(SyncSender<Submission>, JoinHandle<()>)>>,
+    running: Mutex<Option<(Sender<Submission>, JoinHandle<()>)>>,
 }
 
 impl Writer {
     pub(super) fn start(database: Arc<Database>) -> Result<Self, Error> {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || work(&database, &receiver))
+            .spawn(move || work(&database, receiver))
             .map_err(|error| Error::Index(format!("no thread for the writer: {error}")))?;
         Ok(Self {
             running: Mutex::new(Some((sender, thread))),
         })
     }
 
-    pub(super) fn submit(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), Error>> {
-        let (done, receiver) = oneshot::channel();
-        let sender = {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.as_ref().map(|(sender, _)| sender.clone())
-        };
-        // A closed writer drops `done`, which the receiver reads as "stopped".
-        if let Some(sender) = sender {
-            let _ = sender.send(Submission { changes, done });
+    fn sender(&self) -> Option<Sender<Submission>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(|(sender, _)| sender.clone())
+    }
+
+    /// Queues changes that nobody waits for. Never blocks.
+    pub(super) fn submit(&self, changes: Vec<Change>) {
+        let (done, _) = oneshot::channel();
+        if let Some(sender) = self.sender()
+            && let Err(TrySendError::Full(_)) = sender.try_send(Submission { changes, done })
+        {
+            tracing::warn!("the disk is too slow for the index: a change was dropped");
         }
-        receiver
+    }
+
+    /// Queues changes and waits until they, and all that was queued before, are durable.
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let stopped = || Error::Index("the writer has stopped".to_owned());
+        let (done, receiver) = oneshot::channel();
+        let sender = self.sender().ok_or_else(stopped)?;
+        sender
+            .send(Submission { changes, done })
+            .await
+            .map_err(|_| stopped())?;
+        drop(sender);
+        receiver.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     pub(super) fn close(&self) {
@@ -125,14 +142,13 @@ impl Writer {
     }
 }
 
-fn work(database: &Database, receiver: &Receiver<Submission>) {
-    while let Ok(first) = receiver.recv() {
-        let batch: Vec<_> = std::iter::once(first)
-            .chain(receiver.try_iter().take(MOST - 1))
-            .collect();
+fn work(database: &Database, mut receiver: Receiver<Submission>) {
+    while let Some(first) = receiver.blocking_recv() {
+        let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
+        let batch: Vec<_> = std::iter::once(first).chain(waiting.take(MOST - 1)).collect();
         let result = write(database, &batch);
         if let Err(error) = &result {
-            tracing::error!(%error, changes = batch.len(), "the index could not be written");
+            tracing::error!(%error, changes = batch.len(), "the index could not be written: if the disk is full, make room and restart");
         }
         for submission in batch {
             let _ = submission.done.send(result.clone());
