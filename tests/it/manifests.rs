@@ -456,3 +456,34 @@ async fn one_repository_does_not_open_anothers_manifests() {
     assert_error(&other, 404, "MANIFEST_UNKNOWN");
     assert_eq!(upstream.count_of(&manifests().in_repo("library/other").get()), 1);
 }
+
+#[tokio::test]
+async fn a_manifest_that_is_asked_for_as_a_blob_stays_servable() {
+    let (upstream, daemon) = start().await;
+    let image = Image::simple(1, 100);
+    upstream.put("library/app", "1", &image);
+    // Some registries give manifests out under both names.
+    upstream.put_blob_as("library/app", &image.digest(), image.root().bytes.clone());
+    get(daemon.manifest_url(APP, "1")).await.ok();
+    head(daemon.blob_url(APP, &image.digest())).await;
+    get(daemon.blob_url(APP, &image.digest())).await.ok();
+    upstream.refuse().await;
+    assert_hit(&get(daemon.manifest_url(APP, "1")).await);
+    assert_hit(&get(daemon.manifest_url(APP, &image.digest())).await);
+}
+
+#[tokio::test]
+async fn odd_entries_pass_and_json_that_is_no_manifest_does_not() {
+    let (upstream, daemon) = start().await;
+    let odd = json!({"schemaVersion": 2, "mediaType": OCI, "config": {"mediaType": "a/b", "size": 2,
+        "digest": sha256(b"{}")}, "layers": null});
+    let odd = RawManifest::new(OCI, odd.to_string());
+    upstream.put("library/app", "odd", &odd);
+    assert_manifest(&get(daemon.manifest_url(APP, "odd")).await, &odd, false);
+
+    let portal = reply(200)
+        .header("content-type", "application/json")
+        .body(r#"{"message":"log in first"}"#);
+    upstream.always(manifest("portal"), portal);
+    assert_error(&get(daemon.manifest_url(APP, "portal")).await, 502, "UNAVAILABLE");
+}

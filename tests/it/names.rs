@@ -368,3 +368,25 @@ async fn unknown_hosts_in_the_path_are_not_repositories_of_docker_hub() {
     }
     assert_eq!(world.requests(), 0);
 }
+
+#[tokio::test]
+async fn a_repository_whose_namespace_is_the_upstreams_prefix_is_that_repository() {
+    let world = World::start().await;
+    let own = Image::simple(1, 100);
+    let other = Image::simple(2, 100);
+    world.quay.put("quay/busybox", "1", &own);
+    world.quay.put("busybox", "1", &other);
+    // The host is said by other means, so `quay` is part of the name.
+    for target in [
+        "/quay.io/v2/quay/busybox/manifests/1",
+        "/v2/quay/busybox/manifests/1?ns=quay.io",
+        "/v2/quay.io/quay/busybox/manifests/1?ns=quay.io",
+        "/v2/quay/quay/busybox/manifests/1",
+    ] {
+        assert_eq!(get(world.url(target)).await.ok(), own.root().bytes, "{target}");
+    }
+    assert_eq!(
+        get(world.url("/v2/quay/busybox/manifests/1")).await.ok(),
+        other.root().bytes
+    );
+}
