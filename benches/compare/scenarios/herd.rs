@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::Barrier;
 
-use super::{against, caching, proxy};
+use super::{against, caching, even_start, proxy};
 use crate::client::Connection;
 use crate::content::{Blob, Content, MIB};
 use crate::contestants::{self, OURS, Server, turns};
@@ -30,7 +30,7 @@ pub(crate) async fn run(options: &Options) -> Result<Section> {
         let upstream = Upstream::start(Content::blobs(std::slice::from_ref(&blob)), line)?;
         for round in 0..options.slow_rounds() {
             for contestant in turns(&contestants, round) {
-                rustix::fs::sync();
+                even_start(options)?;
                 let server = match Server::start(&**contestant, &upstream, options).await {
                     Ok(server) => server,
                     Err(error) if contestant.name() == OURS => {

@@ -6,6 +6,8 @@ mod herd;
 mod manifest;
 mod memory;
 
+use std::io::Write as _;
+
 use anyhow::Result;
 
 use crate::contestants::{Caching, Contestant as _, OURS, Plain, Proxy, Static};
@@ -22,6 +24,22 @@ pub(crate) async fn run(scenario: Scenario, options: &Options) -> Result<Section
         Scenario::Herd => herd::run(options).await,
         Scenario::Memory => memory::run(options).await,
     }
+}
+
+/// Makes a turn's start the same for everybody: what the one before wrote is not this one's disk time, and the page
+/// cache finds memory that is really there. In a virtual machine the hypervisor takes free memory back, and whoever
+/// writes first after that pays several times the write for getting it again.
+fn even_start(options: &Options) -> Result<()> {
+    const SIZE: usize = 1 << 30;
+    let folder = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    let path = folder.join(format!("wharfinger-compare-{}", std::process::id()));
+    let piece = vec![0x5a; 1 << 20];
+    let written = std::fs::File::create(&path)
+        .and_then(|mut file| (0..SIZE / piece.len()).try_for_each(|_| file.write_all(&piece)));
+    std::fs::remove_file(&path)?;
+    written?;
+    rustix::fs::sync();
+    Ok(())
 }
 
 /// A row that holds our value of a measure against the same of a peer.
