@@ -1,11 +1,12 @@
 # A static binary, its CA bundle and nothing else, run as nobody.
 #   docker build -t wharfinger .
 #   docker run -d -p 5000:5000 -v wharfinger:/var/lib/wharfinger wharfinger
-FROM rust:1.95-alpine AS build
+FROM rust:1.95.0-alpine AS build
 # aws-lc (the TLS library's cryptography) is C and assembler.
 RUN apk add --no-cache build-base cmake ca-certificates perl
 WORKDIR /src
-COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+# Not rust-toolchain.toml: the image has its toolchain, and needs no formatter.
+COPY Cargo.toml Cargo.lock ./
 COPY src src
 # The manifest names them; they are not built.
 RUN mkdir -p tests/it benches/compare && touch tests/it/main.rs benches/compare/main.rs \
