@@ -171,7 +171,7 @@ mod tests {
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor('c'));
         let parsed = Manifest::parse(index.as_bytes(), None).unwrap();
         assert_eq!((parsed.kind, parsed.manifests.len()), (Kind::Index, 1));
-        assert!(parsed.media_type.is_index());
+        assert_eq!(parsed.media_type, MediaType::oci_index());
         assert_eq!(parsed.artifact_type, None);
 
         let other = Manifest::parse(

@@ -6,8 +6,6 @@ use std::sync::Arc;
 /// An OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// The `Accept` that every upstream manifest request carries, whatever the client sent: a shorter list makes
 /// registries answer with a downgraded manifest, which would then stand for the tag.
@@ -31,16 +29,6 @@ impl MediaType {
     /// The type as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Whether this is an index (OCI) or manifest list (Docker).
-    pub fn is_index(&self) -> bool {
-        matches!(&*self.0, OCI_INDEX | DOCKER_LIST)
-    }
-
-    /// Whether this is an image manifest of OCI or Docker schema 2.
-    pub fn is_image_manifest(&self) -> bool {
-        matches!(&*self.0, OCI_MANIFEST | DOCKER_MANIFEST)
     }
 
     /// Whether this is Docker's schema 1, signed or not.

@@ -32,11 +32,6 @@ impl RepositoryName {
         &self.0
     }
 
-    /// The components between slashes.
-    pub fn components(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/')
-    }
-
     /// Whether `text` is one path component of a name.
     pub fn is_component(text: &str) -> bool {
         let bytes = text.as_bytes();
