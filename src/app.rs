@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{Api, Entrance, Options};
-use crate::cache::Cache;
+use crate::cache::{Cache, Place};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
 use crate::registry::{Names, Registry};
@@ -26,15 +27,22 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(config, json));
+    // Fills write and hash in place, so they get threads of their own: a slow disk holds up no answer.
+    let fills = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("fill")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let result = runtime.block_on(serve(config, json, fills.handle().clone()));
     // Blocking threads may still sit in a read or a name look-up that nobody waits for.
+    fills.shutdown_timeout(Duration::from_secs(1));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
-    let data_dir = config.storage.data_dir.clone();
-    let storage = tokio::task::spawn_blocking(move || Storage::open(&data_dir)).await??;
+async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
+    let settings = config.storage.clone();
+    let storage = tokio::task::spawn_blocking(move || Storage::open(&settings)).await??;
     let metrics = Arc::new(Metrics::new());
     metrics.started_at(Timestamp::now().0 / 1000);
     let observer: Arc<dyn Observer> = Arc::new(Observed(metrics.clone()));
@@ -45,7 +53,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()
         .context("cannot set up an upstream")?;
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
-    let cache = Cache::new(storage, metrics.clone());
+    let cache = Cache::new(storage, metrics.clone(), fill_threads);
     let registry = Arc::new(Registry::new(cache.clone(), names));
     let (access, _access) = if config.log.access {
         let (log, guard) =
@@ -99,6 +107,13 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         });
     }
 
+    let continuing = cache.clone();
+    tokio::spawn(async move {
+        continuing
+            .resume_interrupted(|key| place_of(&upstreams, key))
+            .await;
+    });
+
     stop.next().await;
     let grace = config.server.drain_timeout;
     tracing::info!(
@@ -133,6 +148,13 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || cache.close()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The repository that the index and the partial files call `key`.
+fn place_of(upstreams: &[Arc<Upstream>], key: &str) -> Option<Place> {
+    let (prefix, name) = key.split_once('/')?;
+    let upstream = upstreams.iter().find(|upstream| upstream.prefix() == prefix)?;
+    Some(Place::new(upstream.clone(), name.parse().ok()?))
 }
 
 /// Clients, upstream connections and open blobs each take a descriptor, and the usual soft limit of 1,024 is soon

@@ -1,6 +1,7 @@
 //! Running fills by digest: a request leads a new one or joins the one that runs.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -42,6 +43,7 @@ impl Opened {
 /// A running fill, as those who join see it.
 #[derive(Clone)]
 pub(super) struct Fill {
+    id: u64,
     /// The repository it is fetched for.
     pub(super) leader: Key,
     opened: watch::Receiver<Option<Result<Opened, Error>>>,
@@ -67,11 +69,20 @@ impl Fill {
 /// The fill's own end: tells when the upstream has answered, and leaves the map when it is dropped.
 pub(super) struct Lead {
     running: Running,
+    id: u64,
     digest: Digest,
     opened: watch::Sender<Option<Result<Opened, Error>>>,
 }
 
 impl Lead {
+    /// Leaves the map before the end: who comes next starts a fill of its own.
+    pub(super) fn leave(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&self.digest).is_some_and(|fill| fill.id == self.id) {
+            running.remove(&self.digest);
+        }
+    }
+
     /// Tells everybody what they can read from, or why there is nothing.
     pub(super) fn open(&self, opened: Result<Opened, Error>) {
         self.opened.send_replace(Some(opened));
@@ -80,10 +91,7 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.digest);
+        self.leave();
     }
 }
 
@@ -93,6 +101,7 @@ type Running = Arc<Mutex<HashMap<Digest, Fill>>>;
 #[derive(Default)]
 pub(super) struct Inflight {
     running: Running,
+    next: AtomicU64,
 }
 
 impl Inflight {
@@ -117,13 +126,16 @@ impl Inflight {
             return (fill.clone(), true);
         }
         let (sender, opened) = watch::channel(None);
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
         let fill = Fill {
+            id,
             leader: leader.clone(),
             opened,
         };
         running.insert(digest, fill.clone());
         start(Lead {
             running: self.running.clone(),
+            id,
             digest,
             opened: sender,
         });

@@ -12,12 +12,15 @@ mod listings;
 mod manifests;
 mod negative;
 mod revalidate;
+mod room;
 mod status;
 mod visibility;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::collapse::Collapse;
@@ -72,6 +75,10 @@ struct Shared {
     metrics: Arc<Metrics>,
     fills: Inflight,
     tasks: TaskTracker,
+    /// Where fills run: writing and hashing in place may hold these threads for a moment.
+    fill_threads: Handle,
+    /// Ends all fills, which leave what they have for the next process.
+    stop: CancellationToken,
     fetches: Collapse<(Key, Reference), Result<Arc<StoredManifest>, Error>>,
     revalidations: Collapse<(Key, Tag), Result<Revalidated, Error>>,
     probes: Collapse<(Key, Digest), Result<u64, Error>>,
@@ -86,9 +93,12 @@ struct Shared {
 /// How long a failed revalidation is not repeated: clients get the stale copy at once meanwhile.
 const TROUBLED: Duration = Duration::from_secs(5);
 
+/// How long stopped fills may take to leave.
+const MOST_STOPPING: Duration = Duration::from_secs(2);
+
 impl Cache {
     /// An engine over an opened data folder.
-    pub fn new(storage: Storage, metrics: Arc<Metrics>) -> Self {
+    pub fn new(storage: Storage, metrics: Arc<Metrics>, fill_threads: Handle) -> Self {
         let repositories = Repositories::new(storage.index.clone());
         let shared = Shared {
             storage,
@@ -96,6 +106,8 @@ impl Cache {
             metrics,
             fills: Inflight::default(),
             tasks: TaskTracker::new(),
+            fill_threads,
+            stop: CancellationToken::new(),
             fetches: Collapse::default(),
             revalidations: Collapse::default(),
             probes: Collapse::default(),
@@ -113,12 +125,19 @@ impl Cache {
         }
     }
 
-    /// Waits until the running fills have ended, `grace` at the most; says whether they all did.
+    /// Waits until the running fills have ended, `grace` at the most; says whether they all did. The others are
+    /// stopped, and go on after the next start.
     pub async fn drain(&self, grace: Duration) -> bool {
         self.shared.tasks.close();
-        tokio::time::timeout(grace, self.shared.tasks.wait())
+        let ended = tokio::time::timeout(grace, self.shared.tasks.wait())
             .await
-            .is_ok()
+            .is_ok();
+        if !ended {
+            self.shared.stop.cancel();
+            // They only have to write down what they have.
+            let _ = tokio::time::timeout(MOST_STOPPING, self.shared.tasks.wait()).await;
+        }
+        ended
     }
 
     /// Makes everything that was submitted to the index durable. Blocking.

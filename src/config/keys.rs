@@ -12,7 +12,7 @@ pub(super) const SERVER: &[&str] = &[
     "header_timeout",
 ];
 /// Keys of `[storage]`.
-pub(super) const STORAGE: &[&str] = &["data_dir"];
+pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free"];
 /// Keys of `[cache]`.
 pub(super) const CACHE: &[&str] = &[
     "mirror",
@@ -21,6 +21,7 @@ pub(super) const CACHE: &[&str] = &[
     "negative_ttl",
     "revalidate_timeout",
     "gone_ttl",
+    "finish_fill",
 ];
 /// Keys of each `[upstream.<prefix>]`.
 pub(super) const UPSTREAM: &[&str] = &[
@@ -46,6 +47,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "negative_ttl",
     "revalidate_timeout",
     "gone_ttl",
+    "finish_fill",
 ];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
@@ -112,7 +114,8 @@ mod tests {
             ("host", UPSTREAM, Some("hosts")),
             ("passwordfile", UPSTREAM, Some("password_file")),
             ("tag-ttl", CACHE, Some("tag_ttl")),
-            ("max_size", STORAGE, None),
+            ("max_size", STORAGE, Some("max_size")),
+            ("everything", STORAGE, None),
             ("x", LOG, None),
         ];
         for (word, keys, expected) in cases {

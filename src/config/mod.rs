@@ -19,7 +19,7 @@ pub use credentials::{Credentials, Secret};
 pub use fault::{ConfigFaults, Fault};
 pub use keys::known_keys;
 pub use sections::{CacheConfig, LogConfig, LogFormat, ServerConfig, StorageConfig};
-pub use upstream::{Freshness, UpstreamConfig};
+pub use upstream::{FinishFill, Freshness, UpstreamConfig};
 pub use value::HumanDuration;
 
 use sections::CacheDraft;
@@ -106,7 +106,7 @@ impl Config {
         let server = ServerConfig::read(sources.server, &mut faults);
         let storage = StorageConfig::read(sources.storage, &mut faults);
         let cache = CacheDraft::read(sources.cache, &sources.origin, &mut faults);
-        let drafts = upstream::read(sources.upstreams, cache.freshness, &mut faults);
+        let drafts = upstream::read(sources.upstreams, cache.freshness, cache.finish_fill, &mut faults);
         let cache = cache.finish(&drafts, &mut faults);
         let log = LogConfig::read(sources.log, &mut faults);
         if !faults.is_empty() {

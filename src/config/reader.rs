@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::fault::Fault;
 use super::keys::{SECTIONS, nearest};
 use super::source::{Entry, Origin, Raw, Section, VARIABLE_PREFIX};
@@ -165,6 +167,23 @@ impl Entry {
             _ => self.text()?,
         };
         text.parse::<HumanDuration>().map(|span| span.0)
+    }
+
+    /// A number of bytes, with a unit.
+    pub(super) fn bytes(&self) -> Result<u64, String> {
+        if let Raw::Toml(toml::Value::Integer(number)) = &self.raw {
+            return Err(format!("lacks a unit: write \"{number}GiB\" or \"{number}MiB\""));
+        }
+        let text = self.text()?;
+        if text.trim().bytes().all(|byte| byte.is_ascii_digit()) && text.trim() != "0" {
+            return Err(format!(
+                "lacks a unit: write \"{}GiB\" or \"{0}MiB\"",
+                text.trim()
+            ));
+        }
+        text.parse::<ByteSize>()
+            .map(|size| size.as_u64())
+            .map_err(|_| format!("`{text}` is no size: write \"100GiB\" or \"500MB\""))
     }
 
     /// A span of time for which zero would mean that nothing can ever succeed.

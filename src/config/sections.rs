@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::keys;
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
-use super::upstream::{Draft, Freshness};
+use super::upstream::{Draft, FinishFill, Freshness};
 use super::value;
 
 /// Where we listen, and the limits of a connection.
@@ -38,7 +38,25 @@ pub struct ServerConfig {
 pub struct StorageConfig {
     /// The one folder for everything; may not exist yet.
     pub data_dir: PathBuf,
+    /// The hard cap on what cached blobs, manifests and partial files take up, in bytes.
+    pub max_size: Option<u64>,
+    /// What is left free on the disk, in bytes.
+    pub min_free: u64,
 }
+
+impl StorageConfig {
+    /// A folder without cap.
+    pub fn in_folder(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            max_size: None,
+            min_free: 0,
+        }
+    }
+}
+
+/// The least cap that makes sense: below it the index alone would fill the folder.
+const LEAST_SIZE: u64 = 16 * 1024 * 1024;
 
 /// What the cache does for all upstreams; the spans of `[cache]` are in each upstream's [`Freshness`].
 #[derive(Clone, Debug)]
@@ -126,9 +144,16 @@ impl StorageConfig {
             }
             Ok(path)
         });
+        let max_size = reader.take("max_size", |entry| match entry.bytes()? {
+            size if size < LEAST_SIZE => Err("must be at least \"16MiB\"".to_owned()),
+            size => Ok(size),
+        });
+        let min_free = reader.take("min_free", Entry::bytes).unwrap_or(1 << 30);
         reader.finish();
         Self {
             data_dir: data_dir.unwrap_or_else(default_data_dir),
+            max_size,
+            min_free,
         }
     }
 }
@@ -143,6 +168,7 @@ fn default_data_dir() -> PathBuf {
 /// `[cache]` before the upstreams are known, which need its [`Freshness`].
 pub(super) struct CacheDraft {
     pub(super) freshness: Freshness,
+    pub(super) finish_fill: FinishFill,
     /// The prefix and who named it; empty for none.
     mirror: Option<(String, Origin)>,
 }
@@ -156,8 +182,13 @@ impl CacheDraft {
             mirror => mirror,
         };
         let freshness = Freshness::read(&mut reader, Freshness::default());
+        let finish_fill = FinishFill::read(&mut reader, FinishFill::default());
         reader.finish();
-        Self { freshness, mirror }
+        Self {
+            freshness,
+            finish_fill,
+            mirror,
+        }
     }
 
     /// Holds `mirror` against the upstreams that there are.

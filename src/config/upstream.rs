@@ -30,6 +30,50 @@ pub struct Freshness {
     pub gone_ttl: Duration,
 }
 
+/// What a fill does when all its clients have gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishFill {
+    /// It stops; what is there waits for the next client.
+    Never,
+    /// It goes on, when at least so many percent are there.
+    From(u8),
+}
+
+impl Default for FinishFill {
+    /// Always.
+    fn default() -> Self {
+        Self::From(0)
+    }
+}
+
+impl FinishFill {
+    /// `finish_fill` of a section, falling back to `base`.
+    pub(super) fn read(reader: &mut Reader<'_>, base: Self) -> Self {
+        let given = reader.take("finish_fill", |entry| match entry.text()?.trim() {
+            "always" => Ok(Self::From(0)),
+            "never" => Ok(Self::Never),
+            text => text
+                .strip_suffix('%')
+                .and_then(|number| number.trim().parse().ok())
+                .filter(|percent| *percent <= 100)
+                .map(Self::From)
+                .ok_or_else(|| format!("`{text}` is neither \"always\", \"never\" nor like \"50%\"")),
+        });
+        given.unwrap_or(base)
+    }
+
+    /// Whether a fill goes on of which `present` of `size` bytes are here.
+    pub fn goes_on(self, present: u64, size: Option<u64>) -> bool {
+        match (self, size) {
+            (Self::From(0), _) => true,
+            (Self::From(percent), Some(size)) => {
+                u128::from(present) * 100 >= u128::from(size) * u128::from(percent)
+            }
+            (Self::Never, _) | (Self::From(_), None) => false,
+        }
+    }
+}
+
 impl Default for Freshness {
     fn default() -> Self {
         const DAY: u64 = 86_400;
@@ -97,6 +141,8 @@ pub struct UpstreamConfig {
     pub max_connections: usize,
     /// How long what it said holds.
     pub freshness: Freshness,
+    /// What a fill does when all its clients have gone.
+    pub finish_fill: FinishFill,
 }
 
 impl fmt::Debug for UpstreamConfig {
@@ -108,6 +154,7 @@ impl fmt::Debug for UpstreamConfig {
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy.as_ref().map(value::host_of))
             .field("freshness", &self.freshness)
+            .field("finish_fill", &self.finish_fill)
             .finish_non_exhaustive()
     }
 }
@@ -165,12 +212,13 @@ pub(super) struct Draft {
 pub(super) fn read(
     sections: BTreeMap<String, Section>,
     base: Freshness,
+    finish_fill: FinishFill,
     faults: &mut Vec<Fault>,
 ) -> Vec<Draft> {
     let prefixes: Vec<String> = sections.keys().cloned().collect();
     let drafts: Vec<Draft> = sections
         .into_iter()
-        .map(|(prefix, section)| read_one(prefix, section, &prefixes, base, faults))
+        .map(|(prefix, section)| read_one(prefix, section, &prefixes, (base, finish_fill), faults))
         .collect();
     check_hosts(&drafts, faults);
     drafts
@@ -180,7 +228,7 @@ fn read_one(
     prefix: String,
     section: Section,
     prefixes: &[String],
-    base: Freshness,
+    (base, finish_fill): (Freshness, FinishFill),
     faults: &mut Vec<Fault>,
 ) -> Draft {
     let builtin = BUILTINS.iter().find(|known| known.prefix == prefix);
@@ -248,6 +296,7 @@ fn read_one(
     let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
     let max_connections = reader.take("max_connections", Entry::count).unwrap_or(64);
     let freshness = Freshness::read(&mut reader, base);
+    let finish_fill = FinishFill::read(&mut reader, finish_fill);
     let origin = reader.finish();
     let config = url.map(|url| UpstreamConfig {
         prefix: prefix.clone(),
@@ -266,6 +315,7 @@ fn read_one(
         idle_timeout,
         max_connections,
         freshness,
+        finish_fill,
     });
     Draft {
         prefix,

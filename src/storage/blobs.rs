@@ -1,18 +1,22 @@
 //! Whole blobs: opened once for many readers, and taken in. A row whose file is missing or short heals into a miss.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::mapped::MappedFile;
 use crate::oci::Digest;
 
+use super::claims::Claims;
 use super::error::Error;
 use super::index::{BlobRow, Change, Index};
-use super::ingest::Ingest;
-use super::layout::Layout;
+use super::ingest::{Ingest, Yard};
+use super::layout::{Layout, sync_folder};
+use super::partial::{Interrupted, Partials};
+use super::space::{Reservation, Space, allocated};
+use super::through::Refetch;
 
 /// Blobs kept open at a time: each costs a descriptor and a mapping.
 const MOST_OPEN: u64 = 1024;
@@ -24,6 +28,8 @@ pub struct StoredBlob {
     file: Arc<File>,
     size: u64,
     mapped: OnceLock<Option<Arc<MappedFile>>>,
+    /// Its room, once it is removed: the blocks are free when the last reader lets go.
+    released: OnceLock<Reservation>,
 }
 
 impl StoredBlob {
@@ -44,33 +50,59 @@ impl StoredBlob {
     }
 }
 
+/// An opened blob in the cache of them, which lets go of what is removed only in its own time: a removed blob's blocks
+/// must not wait for that.
+struct Slot(Mutex<Option<Arc<StoredBlob>>>);
+
+impl Slot {
+    fn inner(&self) -> MutexGuard<'_, Option<Arc<StoredBlob>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The blobs of the data folder.
 pub struct Blobs {
-    layout: Arc<Layout>,
+    yard: Arc<Yard>,
     index: Arc<Index>,
-    open: moka::sync::Cache<Digest, Arc<StoredBlob>>,
+    open: moka::sync::Cache<Digest, Arc<Slot>>,
+    claims: Claims,
 }
 
 impl Blobs {
-    pub(super) fn new(layout: Arc<Layout>, index: Arc<Index>) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, space: Arc<Space>, partials: Partials, index: Arc<Index>) -> Self {
         let open = moka::sync::Cache::builder()
             .max_capacity(MOST_OPEN)
             .time_to_idle(KEEP_OPEN)
             .build();
-        Self { layout, index, open }
+        let yard = Arc::new(Yard {
+            layout,
+            space,
+            partials,
+        });
+        Self {
+            yard,
+            index,
+            open,
+            claims: Claims::default(),
+        }
+    }
+
+    /// The room of the data folder.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.yard.space
     }
 
     /// A blob that is open already: the warm path, which touches nothing but memory.
     pub fn opened(&self, digest: &Digest) -> Option<Arc<StoredBlob>> {
-        self.open.get(digest)
+        self.open.get(digest)?.inner().clone()
     }
 
     /// Opens a blob that is here.
     pub async fn open(&self, digest: &Digest) -> Result<Option<Arc<StoredBlob>>, Error> {
-        if let Some(blob) = self.open.get(digest) {
+        if let Some(blob) = self.opened(digest) {
             return Ok(Some(blob));
         }
-        let (layout, wanted) = (self.layout.clone(), *digest);
+        let (layout, wanted) = (self.yard.layout.clone(), *digest);
         let found = self
             .index
             .read(move |index| {
@@ -83,30 +115,111 @@ impl Blobs {
         match found {
             None => Ok(None),
             Some(Some(blob)) => {
-                self.open.insert(*digest, blob.clone());
+                let slot = Slot(Mutex::new(Some(blob.clone())));
+                self.open.insert(*digest, Arc::new(slot));
                 Ok(Some(blob))
             }
             Some(None) => {
                 tracing::error!(%digest, "a blob's file is missing or short: it will be fetched again");
-                self.index.commit(vec![Change::remove_blob(digest)]).await?;
+                self.remove(digest).await?;
                 Ok(None)
             }
         }
     }
 
-    /// Starts taking a blob in. Blocking.
-    pub fn ingest(&self, digest: Digest) -> Result<Ingest, Error> {
-        Ingest::create(self.layout.clone(), digest)
+    /// Starts taking a blob in for `repository`. Blocking.
+    ///
+    /// # Errors
+    /// `NoRoom` when `size` bytes would break the cap or fill the disk.
+    pub fn ingest(
+        &self,
+        digest: Digest,
+        size: Option<u64>,
+        repository: &str,
+        refetch: Arc<dyn Refetch>,
+    ) -> Result<Ingest, Error> {
+        Ingest::create(self.yard.clone(), digest, size, repository, Some(refetch))
     }
 
-    /// Makes a published blob known. Its file is durable already.
-    pub async fn adopt(&self, digest: &Digest, size: u64) -> Result<(), Error> {
+    /// Goes on where an earlier ingest ended. Blocking.
+    pub fn resume(&self, digest: Digest, refetch: Arc<dyn Refetch>) -> Option<Ingest> {
+        Ingest::resume(self.yard.clone(), digest, Some(refetch))
+    }
+
+    /// Takes a blob in for its readers alone: nothing is kept.
+    pub fn pass_through(&self, digest: Digest, size: Option<u64>, refetch: Arc<dyn Refetch>) -> Ingest {
+        Ingest::pass_through(self.yard.clone(), digest, size, refetch)
+    }
+
+    /// Partial files that no ingest holds, oldest first.
+    pub fn interrupted(&self) -> Vec<Interrupted> {
+        self.yard.partials.list()
+    }
+
+    /// Removes a partial file that no ingest holds: bytes of room that this gave back. Blocking.
+    pub fn discard_partial(&self, digest: &Digest) -> Option<u64> {
+        self.yard.partials.discard(digest)
+    }
+
+    /// Makes a verified blob durable and known, in law 3's order.
+    pub async fn publish(&self, mut ingest: Ingest, digest: &Digest, size: u64) -> Result<(), Error> {
+        let _claim = self.claims.claim(digest).await;
+        blocking(move || ingest.place()).await?;
         let row = BlobRow {
             size,
             stored_at: Timestamp::now(),
         };
         self.index.commit(vec![Change::put_blob(digest, &row)]).await
     }
+
+    /// Removes a blob, in law 3's order: first the row, durably, then the file. Gives the room that becomes free, when
+    /// the last reader has let go; `None` when it was not here.
+    pub async fn remove(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let _claim = self.claims.claim(digest).await;
+        let wanted = *digest;
+        let row = self.index.read(move |index| index.blob(&wanted)).await?;
+        let Some(row) = row else { return Ok(None) };
+        self.index.commit(vec![Change::remove_blob(digest)]).await?;
+        let opened = self.open.remove(digest).and_then(|slot| slot.inner().take());
+        if self.index.read(move |index| index.blob(&wanted)).await?.is_some() {
+            // Somebody wrote a row past us: then its bytes must stay.
+            return Ok(None);
+        }
+        let layout = self.yard.layout.clone();
+        blocking(move || {
+            let path = layout.blob(&wanted);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(&path)(error)),
+                _ => sync_folder(&layout.blob_folder(&wanted)),
+            }
+        })
+        .await?;
+        let bytes = allocated(row.size);
+        let room = self.yard.space.reclaim(bytes);
+        if let Some(blob) = opened {
+            // Set once: a blob is removed once. Dropped with its last reader.
+            let _ = blob.released.set(room);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether somebody reads the blob at the moment.
+    pub fn is_read(&self, digest: &Digest) -> bool {
+        let slot = self.open.get(digest);
+        slot.is_some_and(|slot| {
+            slot.inner()
+                .as_ref()
+                .is_some_and(|blob| Arc::strong_count(blob) > 1)
+        })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(Error::Index(format!("work on a blob failed: {panic}"))))
 }
 
 /// `None` when the file is not what its row says.
@@ -126,5 +239,6 @@ fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<A
         file: Arc::new(file),
         size,
         mapped: OnceLock::new(),
+        released: OnceLock::new(),
     })))
 }

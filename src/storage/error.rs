@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::oci::Digest;
 
+use super::space::NoRoom;
+
 /// A failure of storage. Cheap to clone, since many waiters share one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -47,6 +49,9 @@ pub enum Error {
         /// What came.
         actual: Box<Digest>,
     },
+    /// The cap or the disk leaves no room.
+    #[error("no room ({} bytes are missing)", .0.missing)]
+    NoRoom(NoRoom),
     /// More or fewer bytes than announced.
     #[error("wrong size: expected {expected} bytes, received {actual}")]
     WrongSize {

@@ -65,9 +65,16 @@ impl Layout {
         self.blob_folder(digest).join(digest.hex())
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.root
-            .join("partial")
+        self.partials()
             .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
     }
 
@@ -142,16 +149,6 @@ impl Layout {
         sync_folder(&self.root.join("blobs"))?;
         let partial = self.root.join("partial");
         fs::create_dir_all(&partial).map_err(Error::at(&partial))
-    }
-
-    /// Partial files of an earlier run: nothing continues them, so they go before anything is served.
-    pub(super) fn clear_partials(&self) -> Result<(), Error> {
-        let folder = self.root.join("partial");
-        for entry in fs::read_dir(&folder).map_err(Error::at(&folder))? {
-            let path = entry.map_err(Error::at(&folder))?.path();
-            fs::remove_file(&path).map_err(Error::at(&path))?;
-        }
-        Ok(())
     }
 }
 

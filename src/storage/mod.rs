@@ -4,29 +4,43 @@
 //! unlink. A crash leaves a file without a row, never a row without bytes. Called by `repository` and `cache`.
 
 mod blobs;
+mod claims;
 mod error;
+mod extents;
+mod growing;
 mod hasher;
 mod index;
 mod ingest;
 mod layout;
+mod partial;
 mod reader;
+mod space;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod through;
+mod window;
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 pub use blobs::{Blobs, StoredBlob};
 pub use error::Error;
+pub use extents::Extents;
+pub use growing::{Growing, NEAR, Want};
 pub use hasher::Hasher;
 pub use index::{BlobRow, Change, Index, LinkRow, ManifestRow, Proof, ReferrersRow, TagRow};
 pub use ingest::Ingest;
+pub use partial::Interrupted;
 pub use reader::{BlobReader, ReadError};
-pub use tail::{Growing, Tail};
+pub use space::{NoRoom, Reservation, Space, Usage, allocated};
+pub use tail::Tail;
+pub use through::{NextPiece, Pieces, Refetch};
 
 use layout::Layout;
+use partial::Partials;
+
+use crate::config::StorageConfig;
 
 /// The data folder, opened and locked: blobs and index.
 pub struct Storage {
@@ -40,12 +54,20 @@ pub struct Storage {
 
 impl Storage {
     /// Opens the folder, creating it when it is new or empty. Blocking: called once, before anything is served.
-    pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let layout = Arc::new(Layout::new(data_dir));
+    pub fn open(config: &StorageConfig) -> Result<Self, Error> {
+        let layout = Arc::new(Layout::new(&config.data_dir));
         let lock = layout.prepare()?;
-        layout.clear_partials()?;
         let index = Arc::new(Index::open(&layout.index())?);
-        let blobs = Blobs::new(layout, index.clone());
+        let space = Space::new(
+            layout.root().to_owned(),
+            layout.index(),
+            config.max_size,
+            config.min_free,
+        );
+        // Blobs stay counted until they are removed.
+        space.adopt(index.blob_bytes()?).keep();
+        let partials = Partials::recover(layout.clone(), &space)?;
+        let blobs = Blobs::new(layout, space, partials, index.clone());
         Ok(Self {
             blobs,
             index,

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::mapped::MappedFile;
+use crate::oci::Span;
 
 use super::blobs::StoredBlob;
-use super::tail::Tail;
+use super::tail::{Found, Tail};
 
 /// Bytes handed over at a time: large enough for few system calls, small enough for one buffer a client.
-const PIECE: u64 = 256 * 1024;
+pub(super) const PIECE: u64 = 256 * 1024;
 
 /// Mapping pays from here on; below it a read costs less.
 const WORTH_MAPPING: u64 = 64 * 1024;
@@ -51,11 +52,20 @@ impl BlobReader {
         }
     }
 
-    /// Whether some of it may still be unverified.
-    pub fn is_growing(&self) -> bool {
+    /// Whether the blob is kept; else it only passes through, since there is no room for it.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Self::Stored(_) => true,
+            Self::Growing(tail) => tail.growing.is_kept(),
+        }
+    }
+
+    /// Says which part will be read next, once for each part before its first read. `bounded`: the client named its
+    /// end (`a-b`, `-n`), so that its bytes may be given before the blob is verified. Whether they may be so.
+    pub fn want(&mut self, span: Span, bounded: bool) -> bool {
         match self {
             Self::Stored(_) => false,
-            Self::Growing(tail) => !tail.is_verified(),
+            Self::Growing(tail) => tail.want(span, bounded),
         }
     }
 
@@ -80,8 +90,13 @@ impl BlobReader {
         }
         let (until, size) = match self {
             Self::Stored(blob) => (blob.size(), Some(blob.size())),
-            Self::Growing(tail) => match tail.readable_from(position).await? {
-                Some(readable) => readable,
+            Self::Growing(tail) => match tail.find(position, end).await? {
+                Some(Found::File { until, size }) => (until, size),
+                Some(Found::Memory(mut bytes)) => {
+                    let most = PIECE.min(end.map_or(u64::MAX, |end| end - position));
+                    bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+                    return Ok(Some(bytes));
+                }
                 None => return Ok(None),
             },
         };
@@ -99,7 +114,9 @@ impl BlobReader {
             }
             return Ok(Some(map.slice(position..until)?));
         }
-        let file = self.file().clone();
+        let file = self
+            .file()
+            .ok_or_else(|| ReadError::Broken("there is no file".into()))?;
         let bytes = blocking(move || {
             let mut buffer = vec![0; (until - position) as usize];
             file.read_exact_at(&mut buffer, position)?;
@@ -116,10 +133,10 @@ impl BlobReader {
         }
     }
 
-    fn file(&self) -> &Arc<File> {
+    fn file(&self) -> Option<Arc<File>> {
         match self {
-            Self::Stored(blob) => blob.file(),
-            Self::Growing(tail) => &tail.growing.file,
+            Self::Stored(blob) => Some(blob.file().clone()),
+            Self::Growing(tail) => tail.growing.file.clone(),
         }
     }
 }

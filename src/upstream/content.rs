@@ -112,7 +112,8 @@ impl Upstream {
         })
     }
 
-    /// Starts a download from `offset` on. The body says where it really starts: upstreams may ignore ranges.
+    /// Starts a download from `offset` on, up to `end` (exclusive) if there is one. The body says where it really
+    /// starts: upstreams may ignore ranges.
     ///
     /// # Errors
     /// `RangeNotSatisfiable` when the blob has no byte at `offset`; `Protocol` when another range comes.
@@ -121,12 +122,15 @@ impl Upstream {
         repository: &RepositoryName,
         digest: &Digest,
         offset: u64,
+        end: Option<u64>,
     ) -> Result<BlobBody, Error> {
         let mut call = self.blob_call(RequestKind::Blob, repository, digest);
-        if offset > 0 {
-            let range = HeaderValue::try_from(format!("bytes={offset}-"));
-            call.headers.extend(range.ok().map(|range| (RANGE, range)));
-        }
+        let range = match end {
+            Some(end) => Some(format!("bytes={offset}-{}", end.saturating_sub(1))),
+            None => (offset > 0).then(|| format!("bytes={offset}-")),
+        };
+        let range = range.and_then(|range| HeaderValue::try_from(range).ok());
+        call.headers.extend(range.map(|range| (RANGE, range)));
         let answer = self.ask(&call).await?;
         let reply = answer.reply;
         let length = reply.content_length();
@@ -138,7 +142,10 @@ impl Upstream {
                     span: Some(span),
                     size,
                 }),
-            ) if span.start == offset && length.is_none_or(|length| length == span.len()) => {
+            ) if span.start == offset
+                && end.is_none_or(|end| span.end <= end)
+                && length.is_none_or(|length| length == span.len()) =>
+            {
                 let left = Some(span.len());
                 Ok(BlobBody::new(self.transport.clone(), reply, offset, size, left))
             }
@@ -146,7 +153,7 @@ impl Upstream {
                 let message = format!("asked for the blob from byte {offset} on, it sends {told:?}");
                 Err(self.transport.error(reply.host(), ErrorKind::Protocol, message))
             }
-            (416, told) if offset > 0 => {
+            (416, told) if offset > 0 || end.is_some() => {
                 let kind = ErrorKind::RangeNotSatisfiable {
                     size: told.and_then(|told| told.size),
                 };

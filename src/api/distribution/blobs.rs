@@ -68,8 +68,8 @@ async fn part(
     let span = range
         .and_then(|range| range.resolve(size))
         .ok_or(Failure::Range(size))?;
-    // The last byte of a blob waits for its digest, and a part without it does not.
-    let unverified = reader.is_growing() && span.end < size;
+    let bounded = !matches!(range, Some(ByteRange::From(_)));
+    let unverified = reader.want(span, bounded);
     let content = Content::blob(reader, span.start, Some(span.end), mapped);
     let mut reply = described(Reply::new(StatusCode::PARTIAL_CONTENT, content), tag);
     reply.unverified = unverified;

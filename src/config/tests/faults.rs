@@ -14,9 +14,25 @@ fn every_kind_of_fault() {
             "belongs to [cache]",
         ),
         (
-            "[storage]\nmax_size = \"1GiB\"",
-            "storage.max_size",
+            "[storage]\nhosted_max_size = \"1GiB\"",
+            "storage.hosted_max_size",
             "unknown key",
+        ),
+        (
+            "[storage]\nmax_size = 100",
+            "storage.max_size",
+            "lacks a unit: write \"100GiB\"",
+        ),
+        (
+            "[storage]\nmax_size = \"1MiB\"",
+            "storage.max_size",
+            "at least \"16MiB\"",
+        ),
+        ("[storage]\nmin_free = \"much\"", "storage.min_free", "is no size"),
+        (
+            "[cache]\nfinish_fill = \"150%\"",
+            "cache.finish_fill",
+            "like \"50%\"",
         ),
         ("[chace]\nmirror = \"\"", "chace", "did you mean `cache`"),
         ("[auth]\nanonymous = []", "auth", "unknown section"),

@@ -17,6 +17,7 @@ pub use writer::Change;
 use crate::oci::{Digest, Tag};
 
 use super::error::Error;
+use super::space::allocated;
 use records::{Record, content_key, tag_key};
 use tables::{BLOBS, LINKS, MANIFESTS, REFERRERS, TAGS, Table};
 use writer::Writer;
@@ -108,6 +109,18 @@ impl Index {
             tags.extend(std::str::from_utf8(tag).map(str::to_owned));
         }
         Ok(tags)
+    }
+
+    /// The room that all blobs take up, in bytes.
+    pub fn blob_bytes(&self) -> Result<u64, Error> {
+        let transaction = self.database.begin_read().map_err(Error::index)?;
+        let table = transaction.open_table(BLOBS).map_err(Error::index)?;
+        let mut total = 0;
+        for row in redb::ReadableTable::iter(&table).map_err(Error::index)? {
+            let (_, value) = row.map_err(Error::index)?;
+            total += BlobRow::decode(value.value()).map_or(0, |row| allocated(row.size));
+        }
+        Ok(total)
     }
 
     fn get<R: Record>(&self, table: Table, key: &[u8]) -> Result<Option<R>, Error> {

@@ -142,7 +142,11 @@ async fn downloads_go_on_by_range() {
     let upstream = upstream(&server);
     let blob = |repository: &'static str, offset| {
         let upstream = upstream.clone();
-        async move { upstream.blob(&name(repository), &sha256(BLOB), offset).await }
+        async move {
+            upstream
+                .blob(&name(repository), &sha256(BLOB), offset, None)
+                .await
+        }
     };
     // repository, where it starts, size, what comes
     let table: [(_, _, _, &[u8]); 4] = [
@@ -202,7 +206,7 @@ async fn a_body_that_breaks_off_or_falls_silent_never_ends_well() {
     ];
     for (repository, offset, kind) in table {
         let mut body = upstream
-            .blob(&name(repository), &sha256(BLOB), offset)
+            .blob(&name(repository), &sha256(BLOB), offset, None)
             .await
             .unwrap();
         let error = loop {

@@ -32,7 +32,7 @@ async fn credentials_do_not_follow_to_another_host() {
     let storage = Server::start(|_| async { answer(200, &[], BLOB) }).await;
     let server = registry(format!("{}/signed?key=1", storage.url)).await;
     let mut body = with_login(&server)
-        .blob(&name("a"), &sha256(BLOB), 0)
+        .blob(&name("a"), &sha256(BLOB), 0, None)
         .await
         .unwrap();
     assert_eq!(body.chunk().await.unwrap().unwrap(), BLOB);
@@ -103,12 +103,15 @@ async fn an_expired_signed_url_is_asked_for_anew_once() {
     })
     .await;
     let upstream = upstream(&server);
-    upstream.blob(&name("a"), &sha256(BLOB), 0).await.unwrap();
+    upstream.blob(&name("a"), &sha256(BLOB), 0, None).await.unwrap();
     assert_eq!((server.log().len(), storage.log().len()), (2, 2));
 
     // A redirect is not remembered: each download asks the registry. And twice is enough.
     refusals.store(10, Ordering::SeqCst);
-    let error = upstream.blob(&name("a"), &sha256(BLOB), 0).await.unwrap_err();
+    let error = upstream
+        .blob(&name("a"), &sha256(BLOB), 0, None)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unavailable(Failure::Status(403)));
     assert!(storage.url.ends_with(error.host()));
     assert_eq!((server.log().len(), storage.log().len()), (4, 4));
@@ -141,7 +144,7 @@ async fn a_public_registry_cannot_send_us_inside() {
         })
         .await;
         let error = public(&server)
-            .blob(&name("a"), &sha256(BLOB), 0)
+            .blob(&name("a"), &sha256(BLOB), 0, None)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Refused, "{target}");
@@ -165,7 +168,7 @@ async fn a_public_registry_cannot_send_us_inside() {
 async fn redirects_in_a_circle_end() {
     let server = Server::start(|_| async { redirect(302, "/round") }).await;
     let error = upstream(&server)
-        .blob(&name("a"), &sha256(BLOB), 0)
+        .blob(&name("a"), &sha256(BLOB), 0, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Protocol);
@@ -173,7 +176,7 @@ async fn redirects_in_a_circle_end() {
     // Without a target it is a status like others.
     let server = Server::start(|_| async { answer(302, &[], "") }).await;
     let error = upstream(&server)
-        .blob(&name("a"), &sha256(BLOB), 0)
+        .blob(&name("a"), &sha256(BLOB), 0, None)
         .await
         .unwrap_err();
     assert_eq!(

@@ -79,7 +79,10 @@ async fn an_observer_sees_each_request() {
         .manifest(&name("a"), &reference("v1"), Access::Configured)
         .await
         .unwrap();
-    upstream.blob(&name("a"), &sha256(b"x"), 0).await.unwrap_err();
+    upstream
+        .blob(&name("a"), &sha256(b"x"), 0, None)
+        .await
+        .unwrap_err();
     let expected = [
         "test manifest 200",
         "Some(76) of Some(100)",

@@ -1,0 +1,28 @@
+//! After a start: fills that an earlier process had to leave go on, where `finish_fill` wants it.
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, Place};
+
+use super::lead_or_join;
+
+impl Cache {
+    /// Goes on with interrupted fills, one after the other; `place_of` knows the repository of a key. Returns when
+    /// all have ended.
+    pub async fn resume_interrupted(&self, place_of: impl Fn(&str) -> Option<Place>) {
+        let shared: &Arc<_> = &self.shared;
+        for partial in shared.storage.blobs.interrupted() {
+            let Some(place) = place_of(&partial.repository) else {
+                continue;
+            };
+            if shared.stop.is_cancelled() {
+                return;
+            }
+            let rule = place.upstream.config().finish_fill;
+            if rule.goes_on(partial.present, partial.size) {
+                let (fill, _) = lead_or_join(shared, &place, partial.digest, partial.size);
+                fill.gone().await;
+            }
+        }
+    }
+}

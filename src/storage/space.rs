@@ -1,0 +1,265 @@
+//! Room on the disk: what `storage.max_size` and `storage.min_free` leave, reserved before bytes are accepted.
+//!
+//! The cap holds for the allocated blocks of blobs and partial files. The index, which holds the manifests, counts with
+//! its file and one growth step, since nobody can tell when redb takes it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a file system allocates at a time.
+const BLOCK: u64 = 4096;
+
+/// The least that the index may grow by at once, in bytes.
+const LEAST_STEP: u64 = 1024 * 1024;
+
+/// The most that it grows by at once.
+const MOST_STEP: u64 = 512 * 1024 * 1024;
+
+/// The room that a file of `size` bytes takes up.
+pub fn allocated(size: u64) -> u64 {
+    size.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// There is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// Bytes that would have to go first; 0 when no eviction helps, since the disk or the cap is too small.
+    pub missing: u64,
+}
+
+/// How full it is, in bytes.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Usage {
+    /// Blobs and partial files, allocated or reserved.
+    pub used: u64,
+    /// The index's file.
+    pub index: u64,
+    /// `storage.max_size`.
+    pub limit: Option<u64>,
+    /// What blobs and partial files may take up under the limit.
+    pub limit_for_blobs: Option<u64>,
+    /// Free space of the disk.
+    pub disk_free: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Blobs and partial files, and what is reserved for them.
+    used: u64,
+    /// Reserved, and not yet taken from the disk's free space.
+    promised: u64,
+}
+
+/// The room of one data folder.
+pub struct Space {
+    max_size: Option<u64>,
+    min_free: u64,
+    root: PathBuf,
+    index: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Space {
+    pub(super) fn new(root: PathBuf, index: PathBuf, max_size: Option<u64>, min_free: u64) -> Arc<Self> {
+        Arc::new(Self {
+            max_size,
+            min_free,
+            root,
+            index,
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_blocks(&self) -> u64 {
+        std::fs::metadata(&self.index).map_or(0, |file| file.blocks() * 512)
+    }
+
+    /// What the cap leaves for blobs and partial files.
+    fn limit_for_blobs(&self) -> Option<u64> {
+        let max = self.max_size?;
+        let index = self.index_blocks();
+        Some(max.saturating_sub(index + index.clamp(LEAST_STEP, MOST_STEP)))
+    }
+
+    fn disk_free(&self) -> u64 {
+        // A file system that does not say is taken to have room: writing will tell.
+        rustix::fs::statvfs(&self.root).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Reserves room for a file of `size` bytes.
+    pub fn reserve(self: &Arc<Self>, size: u64) -> Result<Reservation, NoRoom> {
+        let mut reservation = Reservation {
+            space: self.clone(),
+            bytes: 0,
+            promised: 0,
+        };
+        reservation.grow(size)?;
+        Ok(reservation)
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), NoRoom> {
+        let (limit, free) = (self.limit_for_blobs(), self.disk_free());
+        let mut state = self.state();
+        let over = |wanted: u64, room: u64| wanted.saturating_sub(room);
+        let wanted = state.used.saturating_add(bytes);
+        let over_limit = limit.map_or(0, |limit| over(wanted, limit));
+        let on_disk = bytes.saturating_add(state.promised).saturating_add(self.min_free);
+        let missing = over_limit.max(over(on_disk, free));
+        if missing > 0 {
+            let helps = missing <= state.used && limit.is_none_or(|limit| bytes <= limit);
+            return Err(NoRoom {
+                missing: if helps { missing } else { 0 },
+            });
+        }
+        state.used = wanted;
+        state.promised += bytes;
+        Ok(())
+    }
+
+    /// Counts a file that is there already.
+    pub(super) fn adopt(self: &Arc<Self>, bytes: u64) -> Reservation {
+        self.state().used += bytes;
+        Reservation {
+            space: self.clone(),
+            bytes,
+            promised: 0,
+        }
+    }
+
+    /// A reservation over room that is counted already: dropping it gives the room back.
+    pub(super) fn reclaim(self: &Arc<Self>, bytes: u64) -> Reservation {
+        Reservation {
+            space: self.clone(),
+            bytes,
+            promised: 0,
+        }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            used: self.state().used,
+            index: self.index_blocks(),
+            limit: self.max_size,
+            limit_for_blobs: self.limit_for_blobs(),
+            disk_free: self.disk_free(),
+        }
+    }
+
+    /// Bytes above `percent` of the cap, or below `min_free` on the disk: what eviction has to bring.
+    pub fn excess(&self, percent: u64) -> u64 {
+        let used = self.state().used;
+        let over = self.limit_for_blobs().map_or(0, |limit| {
+            used.saturating_sub(limit.saturating_mul(percent) / 100)
+        });
+        let below = self.min_free.saturating_sub(self.disk_free());
+        over.max(below.min(used))
+    }
+}
+
+/// Room that is spoken for. Dropped, it is given back.
+pub struct Reservation {
+    space: Arc<Space>,
+    bytes: u64,
+    promised: u64,
+}
+
+impl Reservation {
+    /// Makes it enough for a file of `size` bytes.
+    pub fn grow(&mut self, size: u64) -> Result<(), NoRoom> {
+        let more = allocated(size).saturating_sub(self.bytes);
+        self.space.take(more)?;
+        self.bytes += more;
+        self.promised += more;
+        Ok(())
+    }
+
+    /// The blocks are allocated now: the disk's own count of free space has them.
+    pub(super) fn is_allocated(&mut self) {
+        let promised = std::mem::take(&mut self.promised);
+        let mut state = self.space.state();
+        state.promised = state.promised.saturating_sub(promised);
+    }
+
+    /// The file turned out to have `size` bytes: the rest is given back.
+    pub(super) fn settle(&mut self, size: u64) {
+        let rest = self.bytes.saturating_sub(allocated(size));
+        let promised = self.promised.min(rest);
+        self.bytes -= rest;
+        self.promised -= promised;
+        let mut state = self.space.state();
+        state.used = state.used.saturating_sub(rest);
+        state.promised = state.promised.saturating_sub(promised);
+    }
+
+    /// The file stays: its room is counted until [`Space::reclaim`] takes it over.
+    pub(super) fn keep(mut self) {
+        self.is_allocated();
+        self.bytes = 0;
+    }
+
+    /// Bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.space.state();
+        state.used = state.used.saturating_sub(self.bytes);
+        state.promised = state.promised.saturating_sub(self.promised);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(max_size: Option<u64>) -> (tempfile::TempDir, Arc<Space>) {
+        let root = tempfile::tempdir().unwrap();
+        let index = root.path().join("index.redb");
+        let space = Space::new(root.path().to_owned(), index, max_size, 0);
+        (root, space)
+    }
+
+    #[test]
+    fn the_cap_holds_and_what_is_dropped_comes_back() {
+        let (_root, space) = space(Some(LEAST_STEP + 10 * BLOCK));
+        let five = space.reserve(5 * BLOCK - 1).unwrap();
+        assert_eq!(five.bytes(), 5 * BLOCK);
+        let missing = |size| space.reserve(size).map(drop).unwrap_err().missing;
+        assert_eq!(missing(6 * BLOCK), BLOCK);
+        assert_eq!(missing(11 * BLOCK), 0, "nothing that could go makes room for it");
+        let mut other = space.reserve(BLOCK).unwrap();
+        other.grow(5 * BLOCK).unwrap();
+        assert_eq!(other.grow(6 * BLOCK), Err(NoRoom { missing: BLOCK }));
+        drop(five);
+        other.grow(10 * BLOCK).unwrap();
+        other.settle(2 * BLOCK);
+        assert_eq!(space.usage().used, 2 * BLOCK);
+        other.keep();
+        assert_eq!(space.usage().used, 2 * BLOCK);
+        assert_eq!(space.excess(10), BLOCK);
+        drop(space.reclaim(2 * BLOCK));
+        assert_eq!((space.usage().used, space.excess(0)), (0, 0));
+    }
+
+    #[test]
+    fn free_space_of_the_disk_counts_with_what_is_promised() {
+        let (_root, open) = space(None);
+        let free = open.disk_free();
+        let root = tempfile::tempdir().unwrap();
+        let space = Space::new(root.path().to_owned(), root.path().join("i"), None, free / 2);
+        assert_eq!(space.reserve(free).map(drop), Err(NoRoom { missing: 0 }));
+        let held = space.reserve(free / 4).unwrap();
+        assert!(space.reserve(free / 3).is_err());
+        drop(held);
+        assert!(space.reserve(free / 3).is_ok());
+    }
+}
