@@ -1,6 +1,7 @@
 //! From a configuration to a running daemon: builds each part once, serves, and drains. Called by `cli`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,15 @@ use crate::api::{Api, Entrance, Options};
 use crate::cache::{Cache, Place};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
-use crate::registry::{Names, Registry};
-use crate::server::{self, Bound, Drain, DrainOutcome, Limits, Server};
+use crate::job::Jobs;
+use crate::registry::{Door, Names, OwnAddresses, Registry};
+use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
 use crate::telemetry::{AccessLog, Metrics, start_logging};
 use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream};
+
+/// The unix socket in the data folder, which the subcommands talk to.
+pub const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -52,9 +57,16 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         .map(|upstream| Upstream::new(upstream.clone(), observer.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot set up an upstream")?;
+    // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
+    let bound = bind_doors(&config)?;
+    let local = bind_local(&config.storage.data_dir);
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
     let cache = Cache::new(storage, metrics.clone(), fill_threads);
-    let registry = Arc::new(Registry::new(cache.clone(), names));
+    let registry = Arc::new(Registry::new(
+        cache.clone(),
+        names,
+        own_addresses(&config, &bound),
+    ));
     let (access, _access) = if config.log.access {
         let (log, guard) =
             AccessLog::start(json, Box::new(std::io::stdout())).context("cannot start the access log")?;
@@ -66,8 +78,10 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         registry,
         metrics,
         access,
+        Jobs::new(),
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
+            data_dir: config.storage.data_dir.display().to_string(),
         },
     );
 
@@ -80,20 +94,6 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let server = Server::new(limits.clone(), drain.clone());
     // Slots of its own: whoever asks whether we live must be heard when all others are taken.
     let admin = Server::new(limits, drain.clone());
-    let doors = [
-        (Some(config.server.listen), Entrance::Main, "main"),
-        (config.server.mirror_listen, Entrance::Mirror, "mirror"),
-        (config.server.admin_listen, Entrance::Admin, "admin"),
-    ];
-    // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
-    let mut bound = Vec::new();
-    for (address, door, name) in doors {
-        if let Some(address) = address {
-            let socket =
-                server::bind(address).with_context(|| format!("cannot listen on {address} ({name} door)"))?;
-            bound.push((socket, door, name));
-        }
-    }
     // Before anybody is told that we are here, and may ask us to stop.
     let mut stop = StopSignals::catch().context("cannot wait for signals")?;
     announce(&config, &bound);
@@ -107,6 +107,14 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         });
     }
 
+    if let Some(socket) = local {
+        let api = api.clone();
+        tokio::spawn(async move {
+            admin
+                .serve_local(socket, move |connection| api.service(Entrance::Local, connection))
+                .await;
+        });
+    }
     let continuing = cache.clone();
     tokio::spawn(async move {
         continuing
@@ -123,9 +131,12 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     );
     api.set_ready(false);
     drain.start();
+    api.jobs().stop();
     let finish = async {
         let end = Instant::now() + grace;
         let responses = drain.wait(grace).await;
+        // Told to stop, a job ends at its next step; it works on what is closed below.
+        let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), api.jobs().ended()).await;
         // After the responses: the last of them may have begun a fill, and ends before it is on disk.
         (
             responses,
@@ -155,6 +166,58 @@ fn place_of(upstreams: &[Arc<Upstream>], key: &str) -> Option<Place> {
     let (prefix, name) = key.split_once('/')?;
     let upstream = upstreams.iter().find(|upstream| upstream.prefix() == prefix)?;
     Some(Place::new(upstream.clone(), name.parse().ok()?))
+}
+
+/// Binds every door that the configuration names.
+fn bind_doors(config: &Config) -> anyhow::Result<Vec<(Bound, Entrance, &'static str)>> {
+    let doors = [
+        (Some(config.server.listen), Entrance::Main, "main"),
+        (config.server.mirror_listen, Entrance::Mirror, "mirror"),
+        (config.server.admin_listen, Entrance::Admin, "admin"),
+    ];
+    let mut bound = Vec::new();
+    for (address, door, name) in doors {
+        if let Some(address) = address {
+            let socket =
+                server::bind(address).with_context(|| format!("cannot listen on {address} ({name} door)"))?;
+            bound.push((socket, door, name));
+        }
+    }
+    Ok(bound)
+}
+
+/// The door of the subcommands. Without it everything else works, and some file systems know no sockets.
+fn bind_local(data_dir: &Path) -> Option<LocalBound> {
+    let path = data_dir.join(ADMIN_SOCKET);
+    server::bind_local(&path)
+        .inspect(|socket| tracing::info!(path = %socket.path().display(), "admin socket"))
+        .inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "no admin socket: subcommands like `wharfinger status` will not reach this daemon");
+        })
+        .ok()
+}
+
+/// What may stand before a name without being part of it.
+fn own_addresses(config: &Config, bound: &[(Bound, Entrance, &str)]) -> OwnAddresses {
+    let door = |entrance: Entrance| match entrance {
+        Entrance::Main => Some(Door::Main),
+        Entrance::Mirror => Some(Door::Mirror),
+        Entrance::Admin | Entrance::Local => None,
+    };
+    let ports = bound
+        .iter()
+        .filter_map(|(socket, entrance, _)| Some((socket.local_addr().port(), door(*entrance)?)));
+    let host = config.server.public_url.as_ref().and_then(|url| {
+        let host = url.host_str()?;
+        Some(
+            url.port()
+                .map_or(host.to_owned(), |port| format!("{host}:{port}")),
+        )
+    });
+    OwnAddresses {
+        ports: ports.collect(),
+        host,
+    }
 }
 
 /// Clients, upstream connections and open blobs each take a descriptor, and the usual soft limit of 1,024 is soon

@@ -13,7 +13,7 @@
 //! | 3 | `storage` | bytes and index on disk |
 //! | 3 | `server` | sockets |
 //! | 2 | `config` | plain, validated data |
-//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `mapped` | words, metrics and logs, time, single-flight, sendfile |
+//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `job`, `mapped` | words, metrics and logs, time, single-flight, long work, sendfile |
 
 pub mod api;
 pub mod app;
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod collapse;
 pub mod config;
+pub mod job;
 pub mod mapped;
 pub mod oci;
 pub mod registry;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -36,6 +37,8 @@ pub(super) enum Content {
     Empty,
     Full(Bytes),
     Blob(Box<BlobContent>),
+    /// What somebody tells while it happens.
+    Lines(BoxStream<'static, Bytes>),
 }
 
 type Piece = (BlobReader, Result<Option<Bytes>, ReadError>);
@@ -76,6 +79,7 @@ impl Content {
             Self::Empty => Some(0),
             Self::Full(bytes) => Some(bytes.len() as u64),
             Self::Blob(blob) => blob.end.map(|end| end.saturating_sub(blob.position)),
+            Self::Lines(_) => None,
         }
     }
 }
@@ -135,6 +139,14 @@ impl http_body::Body for Body {
         let (bytes, last) = match &mut self.content {
             Content::Empty => return Poll::Ready(None),
             Content::Full(bytes) => (std::mem::take(bytes), true),
+            Content::Lines(lines) => {
+                if let Some(line) = ready!(lines.as_mut().poll_next(context)) {
+                    (line, false)
+                } else {
+                    self.end(Ending::Whole);
+                    return Poll::Ready(None);
+                }
+            }
             Content::Blob(blob) => match ready!(blob.poll(context)) {
                 Ok(Some(piece)) => piece,
                 Ok(None) => {

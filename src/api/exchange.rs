@@ -30,6 +30,7 @@ pub(super) enum Operation {
     Referrers,
     Health,
     Metrics,
+    Admin,
 }
 
 impl Operation {
@@ -45,6 +46,7 @@ impl Operation {
             Self::Referrers => "referrers",
             Self::Health => "health",
             Self::Metrics => "metrics",
+            Self::Admin => "admin",
         }
     }
 }
@@ -55,6 +57,7 @@ impl Entrance {
             Self::Main => "main",
             Self::Mirror => "mirror",
             Self::Admin => "admin",
+            Self::Local => "local",
         }
     }
 }
@@ -71,7 +74,7 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     pub(super) id: RequestId,
     began: Instant,
-    client: SocketAddr,
+    client: Option<SocketAddr>,
     /// The listener, or the door behind it where that is another one (`/mirror/v2/`).
     pub(super) door: Entrance,
     method: Method,
@@ -93,7 +96,7 @@ impl Exchange {
     pub(super) fn begin(
         shared: &Arc<Shared>,
         entrance: Entrance,
-        client: SocketAddr,
+        client: Option<SocketAddr>,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,

@@ -4,6 +4,7 @@
 //! `app` builds one [`Api`] and asks it for a service per connection. Everything below the parse speaks in parsed
 //! types.
 
+mod admin;
 mod body;
 mod distribution;
 mod exchange;
@@ -17,12 +18,14 @@ mod route;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 
+use crate::job::Jobs;
 use crate::registry::{Asked, CacheStatus, Door, Registry, Repository};
 use crate::server::Connection;
 use crate::telemetry::{AccessLog, Metrics};
@@ -42,15 +45,20 @@ pub enum Entrance {
     Main,
     /// `server.mirror_listen`: the mirror door alone.
     Mirror,
-    /// `server.admin_listen`: health and metrics alone.
+    /// `server.admin_listen`: health, metrics and the admin API alone.
     Admin,
+    /// The unix socket: the same.
+    Local,
 }
 
 /// What the front is told once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether health and metrics are on the main door, which they are unless they have a listener of their own.
+    /// Whether health, metrics and the admin API are on the main door, which they are unless they have a listener of
+    /// their own.
     pub admin_on_main: bool,
+    /// The data folder, for `status`.
+    pub data_dir: String,
 }
 
 /// The HTTP front. Clones are the same one.
@@ -63,7 +71,9 @@ struct Shared {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     access: AccessLog,
+    jobs: Jobs,
     options: Options,
+    started: Instant,
     ready: AtomicBool,
     ids: RequestIds,
 }
@@ -75,18 +85,29 @@ struct Asking<'a> {
     uri: &'a Uri,
     version: Version,
     headers: &'a HeaderMap,
+    /// What the request carries, for those few that read it.
+    body: Option<Incoming>,
+    entrance: Entrance,
     connection: Connection,
     exchange: &'a mut Exchange,
 }
 
 impl Api {
     /// A front to `registry`. It is ready at once; see [`Api::set_ready`].
-    pub fn new(registry: Arc<Registry>, metrics: Arc<Metrics>, access: AccessLog, options: Options) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        access: AccessLog,
+        jobs: Jobs,
+        options: Options,
+    ) -> Self {
         let shared = Shared {
             registry,
             metrics,
             access,
+            jobs,
             options,
+            started: Instant::now(),
             ready: AtomicBool::new(true),
             ids: RequestIds::new(),
         };
@@ -100,7 +121,12 @@ impl Api {
         self.shared.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// The service for one connection. Bodies of requests are not read: nothing that takes one is served.
+    /// The jobs, which have to be stopped before the end.
+    pub fn jobs(&self) -> &Jobs {
+        &self.shared.jobs
+    }
+
+    /// The service for one connection. Bodies of requests are read by the admin API alone.
     pub fn service(
         &self,
         entrance: Entrance,
@@ -111,8 +137,8 @@ impl Api {
         let shared = self.shared.clone();
         service_fn(move |request: Request<Incoming>| {
             let shared = shared.clone();
-            let (parts, _) = request.into_parts();
-            async move { Ok(answer(&shared, entrance, connection, parts).await) }
+            let (parts, body) = request.into_parts();
+            async move { Ok(answer(&shared, entrance, connection, parts, body).await) }
         })
     }
 }
@@ -123,6 +149,7 @@ async fn answer(
     entrance: Entrance,
     connection: Connection,
     parts: Parts,
+    body: Incoming,
 ) -> Response<Body> {
     let Parts {
         method,
@@ -135,7 +162,7 @@ async fn answer(
     let mut exchange = Box::new(Exchange::begin(
         shared,
         entrance,
-        connection.peer,
+        connection.peer.address(),
         &method,
         &uri,
         &headers,
@@ -149,12 +176,15 @@ async fn answer(
                 exchange.door = Entrance::Mirror;
             }
             falls_through = route.target().is_some_and(Target::falls_through);
+            let body = matches!(route, Route::Admin(_)).then_some(body);
             let mut asking = Asking {
                 shared,
                 method: &method,
                 uri: &uri,
                 version,
                 headers: &headers,
+                body,
+                entrance,
                 connection,
                 exchange: &mut exchange,
             };
@@ -185,6 +215,7 @@ impl Asking<'_> {
             Route::Live => Ok(health::live()),
             Route::Ready => Ok(health::ready(self.shared.ready.load(Ordering::Relaxed))),
             Route::Metrics => Ok(health::metrics(&self.shared.metrics)),
+            Route::Admin(route) => Box::pin(admin::answer(self, route)).await,
             Route::Manifest(target, reference) => {
                 let repository = self.resolve(target)?;
                 distribution::manifests::get(self, &repository, reference).await

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
+use super::admin::{BadRequest, Refusal};
 use super::body::Content;
 use super::reply::{JSON, Reply};
 use super::route::RouteError;
@@ -30,6 +31,10 @@ pub(super) enum Failure {
     Read(ReadError),
     /// None of the range exists in so many bytes.
     Range(u64),
+    /// The admin API does not answer this client.
+    Refused(Refusal),
+    /// It says something to the admin API that cannot be understood or done.
+    Request(BadRequest),
 }
 
 /// A failure as HTTP tells it.
@@ -69,6 +74,8 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
         Failure::Registry(error) if error.kind == ErrorKind::Internal => "internal error".to_owned(),
         Failure::Registry(error) => error.message.clone(),
         Failure::Read(_) => "the blob could not be read".to_owned(),
+        Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Request(error) => error.to_string(),
         Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
     };
     match failure {
@@ -102,9 +109,13 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if told.status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = match failure {
+            Failure::Route(RouteError::PostOnly) => "POST",
+            _ => "GET, HEAD",
+        };
         reply
             .headers
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            .insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
     if let Failure::Range(size) = failure {
         let value = HeaderValue::try_from(format!("bytes */{size}"));
@@ -119,7 +130,9 @@ fn told(failure: &Failure) -> Told {
     match failure {
         Failure::Route(error) => match error {
             RouteError::NotFound => Told::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported),
-            RouteError::Method => Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+            RouteError::Method | RouteError::PostOnly => {
+                Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
+            }
             RouteError::Encoding | RouteError::Name(_) => {
                 Told::new(StatusCode::BAD_REQUEST, ErrorCode::NameInvalid)
             }
@@ -133,6 +146,11 @@ fn told(failure: &Failure) -> Told {
         }
         Failure::Read(ReadError::Io(_)) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
+        Failure::Refused(Refusal::ContentType) => {
+            Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported)
+        }
+        Failure::Refused(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
+        Failure::Request(error) => Told::new(error.status(), ErrorCode::Unsupported),
     }
 }
 
@@ -140,6 +158,7 @@ fn registry_told(kind: ErrorKind) -> Told {
     let trouble = |status| Told::retry(status, ErrorCode::Unavailable, RETRY_TROUBLE);
     match kind {
         ErrorKind::NameUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        ErrorKind::ReferenceInvalid => Told::new(StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         // Schema 1 is there and cannot be served. docker and podman show the message of just this code, and a client
         // with another place to ask goes on there.
         ErrorKind::ManifestUnknown | ErrorKind::ManifestInvalid => {
@@ -196,6 +215,7 @@ mod tests {
         // Kind; main door: status, code, Retry-After; with another place to ask: status, Retry-After.
         let cases = [
             (ErrorKind::NameUnknown, 404, "NAME_UNKNOWN", None, 404, None),
+            (ErrorKind::ReferenceInvalid, 400, "NAME_INVALID", None, 400, None),
             (
                 ErrorKind::ManifestUnknown,
                 404,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use http::{Method, Uri};
 
 use super::Entrance;
+use super::admin::AdminRoute;
 use super::exchange::Operation;
 use super::query;
 use crate::oci::{Digest, DigestError, NameError, Reference, RepositoryName};
@@ -28,6 +29,8 @@ pub(super) enum Route<'a> {
     Ready,
     /// `/metrics`
     Metrics,
+    /// `/api/`
+    Admin(AdminRoute),
 }
 
 /// The repository as the client named it.
@@ -57,6 +60,8 @@ pub(super) enum RouteError {
     NotFound,
     #[error("only GET and HEAD are supported: this registry caches others and takes no pushes")]
     Method,
+    #[error("only POST is supported here")]
+    PostOnly,
     #[error("the path is not properly percent-encoded")]
     Encoding,
     #[error(transparent)]
@@ -84,7 +89,7 @@ impl<'a> Route<'a> {
             | Self::Blob(target, _)
             | Self::Tags(target, _)
             | Self::Referrers(target, _) => Some(target),
-            Self::Base(_) | Self::Live | Self::Ready | Self::Metrics => None,
+            Self::Base(_) | Self::Live | Self::Ready | Self::Metrics | Self::Admin(_) => None,
         }
     }
 
@@ -108,6 +113,7 @@ impl<'a> Route<'a> {
             Self::Referrers(..) => Operation::Referrers,
             Self::Live | Self::Ready => Operation::Health,
             Self::Metrics => Operation::Metrics,
+            Self::Admin(_) => Operation::Admin,
         }
     }
 }
@@ -122,7 +128,7 @@ enum Verb {
     Upload,
 }
 
-/// Reads a request. `admin`: whether health and metrics are here beside the content.
+/// Reads a request. `admin`: whether health, metrics and the admin API are here beside the content.
 pub(super) fn parse<'a>(
     method: &Method,
     uri: &'a Uri,
@@ -130,7 +136,11 @@ pub(super) fn parse<'a>(
     admin: bool,
 ) -> Result<Route<'a>, RouteError> {
     let path = query::decode(uri.path()).ok_or(RouteError::Encoding)?;
-    if entrance == Entrance::Admin || (entrance == Entrance::Main && admin) {
+    let about_us = matches!(entrance, Entrance::Admin | Entrance::Local);
+    if about_us || (entrance == Entrance::Main && admin) {
+        if let Some(route) = AdminRoute::parse(method, &path) {
+            return route.map(Route::Admin);
+        }
         let route = match &*path {
             "/livez" => Some(Route::Live),
             "/readyz" => Some(Route::Ready),
@@ -141,7 +151,7 @@ pub(super) fn parse<'a>(
             return readable(method).map(|()| route);
         }
     }
-    if entrance == Entrance::Admin {
+    if about_us {
         return Err(RouteError::NotFound);
     }
     let Place { mirror, host, rest } = Place::of(&path).ok_or(RouteError::NotFound)?;

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     ManifestUnknown,
     /// No such blob.
     BlobUnknown,
+    /// What an operator typed is no reference.
+    ReferenceInvalid,
     /// The manifest is of a kind that is not served (Docker schema 1).
     ManifestInvalid,
     /// The upstream's limit is reached.

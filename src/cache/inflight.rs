@@ -114,6 +114,22 @@ impl Inflight {
             .cloned()
     }
 
+    /// All that run, in no order: the blob, the repository it is fetched for, and what there is to read from once the
+    /// upstream has answered.
+    pub(super) fn all(&self) -> Vec<(Digest, Key, Option<Opened>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |fill: &Fill| {
+            fill.opened
+                .borrow()
+                .as_ref()
+                .and_then(|opened| opened.as_ref().ok().cloned())
+        };
+        running
+            .iter()
+            .map(|(digest, fill)| (*digest, fill.leader.clone(), told(fill)))
+            .collect()
+    }
+
     /// Joins the running fill of `digest`, or starts one by `start`, which spawns a task of its own.
     pub(super) fn lead_or_join(
         &self,

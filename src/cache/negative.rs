@@ -1,6 +1,6 @@
 //! Remembered "not found"s, for seconds: CI pushes and then pulls, and signatures are asked for all the time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::oci::{Digest, Reference};
 use crate::repository::Key;
@@ -33,6 +33,17 @@ impl Negative {
         self.until
             .get(&(place.key.clone(), what))
             .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How long "not there" is still believed.
+    pub(super) fn left(&self, place: &Place, what: Missing) -> Option<Duration> {
+        let until = self.until.get(&(place.key.clone(), what))?;
+        until.checked_duration_since(Instant::now())
+    }
+
+    /// Forgets that it was not there.
+    pub(super) fn forget(&self, place: &Place, what: Missing) {
+        self.until.invalidate(&(place.key.clone(), what));
     }
 
     /// Remembers that it is not there, if that is what the upstream said. Refusals may pass: somebody is let in, or a

@@ -1,5 +1,7 @@
 //! The one door to content: which repository a client means, and what it may pull from it. Called by `api`.
 
+mod inspect;
+mod reference;
 mod resolve;
 
 use std::sync::Arc;
@@ -7,9 +9,11 @@ use std::sync::Arc;
 use crate::cache::{Cache, Place};
 use crate::oci::{Descriptor, Digest, Reference, RepositoryName};
 
+pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
 pub use crate::repository::StoredManifest;
 pub use crate::storage::{BlobReader, ReadError};
+pub use reference::OwnAddresses;
 pub use resolve::{Asked, Door, Names};
 
 /// A repository that a client asked for, resolved. Cheap to clone.
@@ -45,12 +49,13 @@ impl Repository {
 pub struct Registry {
     cache: Cache,
     names: Names,
+    own: OwnAddresses,
 }
 
 impl Registry {
-    /// The door to what `cache` fetches, by `names`.
-    pub fn new(cache: Cache, names: Names) -> Self {
-        Self { cache, names }
+    /// The door to what `cache` fetches, by `names`. `own`: where clients reach us.
+    pub fn new(cache: Cache, names: Names, own: OwnAddresses) -> Self {
+        Self { cache, names, own }
     }
 
     /// Which repository a client means.

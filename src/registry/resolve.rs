@@ -60,6 +60,19 @@ impl Names {
         }
     }
 
+    /// Whether a prefix or host of this name is configured.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// All upstreams, by prefix.
+    pub(super) fn upstreams(&self) -> Vec<&Arc<Upstream>> {
+        let mut all: Vec<_> = self.upstreams.values().collect();
+        all.sort_by_key(|upstream| upstream.prefix());
+        all.dedup_by_key(|upstream| upstream.prefix());
+        all
+    }
+
     fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(name).or_else(|| {
             let lower = name

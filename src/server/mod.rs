@@ -5,6 +5,7 @@
 
 mod connection;
 mod drain;
+mod local;
 mod sendfile;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use drain::{Drain, DrainOutcome};
+pub use local::{LocalBound, bind_local, connect_local};
 
 /// Connections that the kernel accepts on its own before we do.
 const BACKLOG: u32 = 1024;
@@ -65,13 +67,30 @@ impl Default for Limits {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A client at this address.
+    Network(SocketAddr),
+    /// A program of this machine, through the unix socket.
+    Local,
+}
+
+impl Peer {
+    /// Its address, if it has one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Network(address) => Some(address),
+            Self::Local => None,
+        }
+    }
+}
+
 /// What a service may know of the connection that it is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// Our own address that it connected to.
-    pub local: SocketAddr,
+    /// The client.
+    pub peer: Peer,
     /// Whether bytes go out as they are (not through TLS).
     pub plain: bool,
 }
@@ -175,11 +194,8 @@ impl Server {
                 () = watch.stopped() => return,
                 accepted = self.accept(&bound) => accepted,
             };
-            // Differs from the bound address when that is a wildcard.
-            let local = stream.local_addr().unwrap_or(bound.local);
             let service = make(Connection {
-                peer,
-                local,
+                peer: Peer::Network(peer),
                 plain: true,
             });
             let shared = Arc::clone(&self.shared);

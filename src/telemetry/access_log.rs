@@ -52,8 +52,8 @@ pub struct AccessEntry<'a> {
     pub unix_millis: u64,
     /// Our id of it.
     pub request: &'a str,
-    /// Who asked.
-    pub client: SocketAddr,
+    /// Who asked; none came through the unix socket.
+    pub client: Option<SocketAddr>,
     /// The door it came through.
     pub door: &'static str,
     /// Its method.
@@ -233,8 +233,13 @@ impl AccessEntry<'_> {
         fields.key("time");
         fields.bare(|line| line::push_time(line, self.unix_millis));
         fields.word("request", Some(self.request));
-        fields.key("client");
-        fields.bare(|line| line::push(line, format_args!("{}", self.client)));
+        match self.client {
+            Some(client) => {
+                fields.key("client");
+                fields.bare(|line| line::push(line, format_args!("{client}")));
+            }
+            None => fields.word("client", Some("local")),
+        }
         fields.word("door", Some(self.door));
         fields.word("method", Some(self.method));
         fields.quoted("path", self.path.as_bytes(), MOST_PATH);
@@ -336,7 +341,7 @@ mod tests {
         AccessEntry {
             unix_millis: 1_735_689_600_001,
             request: "ABCDEFGH00000001",
-            client: SocketAddr::from(([127, 0, 0, 1], 4242)),
+            client: Some(SocketAddr::from(([127, 0, 0, 1], 4242))),
             door: "main",
             method: "GET",
             path: "/v2/x/manifests/a\"b",

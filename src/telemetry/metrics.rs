@@ -3,10 +3,11 @@
 //! Looking a child up by its labels costs more than answering a warm manifest, so children of what every request
 //! counts are kept by index, and those of an upstream in one [`UpstreamMetrics`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -191,10 +192,12 @@ impl Metrics {
             .requests
             .with_label_values(&[prefix, kind, status])
             .inc();
+        self.upstream(prefix).request_ended(status);
     }
 
     /// What an upstream said of its rate limit, in requests.
     pub fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>) {
+        self.upstream(prefix).limit_told(limit, remaining);
         let told = [
             (&self.upstreams.limit, limit),
             (&self.upstreams.remaining, remaining),
@@ -206,6 +209,21 @@ impl Metrics {
                     .set(i64::try_from(value).unwrap_or(i64::MAX));
             }
         }
+    }
+
+    /// Requests that have ended, by what the cache did for them.
+    pub fn outcomes(&self) -> BTreeMap<String, u64> {
+        let mut outcomes = BTreeMap::new();
+        for family in self.requests.collect() {
+            for child in family.get_metric() {
+                let labels = child.get_label();
+                if let Some(label) = labels.iter().find(|label| label.name() == "outcome") {
+                    let sum = outcomes.entry(label.value().to_owned()).or_insert(0);
+                    *sum += child.get_counter().get_value() as u64;
+                }
+            }
+        }
+        outcomes
     }
 
     /// Everything in the text format of Prometheus, version 0.0.4.
@@ -283,6 +301,28 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        let outcomes = metrics.outcomes();
+        assert_eq!((outcomes["hit"], outcomes["odd"]), (2, 1));
+    }
+
+    #[test]
+    fn health_is_the_last_that_was_heard() {
+        let metrics = Metrics::new();
+        let health = || metrics.upstream("quay").health();
+        assert!(!health().is_failing() && health().answered.is_none());
+        for (status, failing) in [
+            ("200", false),
+            ("429", true),
+            ("404", false),
+            ("503", true),
+            ("401", false),
+            ("timeout", true),
+            ("307", false),
+        ] {
+            metrics.upstream_request("quay", "blob", status);
+            assert_eq!(health().is_failing(), failing, "{status}");
+        }
+        assert_eq!(&*health().failed.unwrap().1, "timeout");
     }
 
     #[test]
@@ -301,6 +341,8 @@ mod tests {
         metrics.upstream_request("quay", "blob", "200");
         metrics.rate_limit("quay", Some(100), None);
         metrics.rate_limit("quay", None, Some(42));
+        let health = metrics.upstream("quay").health();
+        assert_eq!((health.limit, health.remaining), (Some(100), Some(42)));
         metrics.started_at(17);
         let text = metrics.render();
         for line in [

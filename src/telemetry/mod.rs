@@ -11,4 +11,4 @@ mod upstream_metrics;
 pub use access_log::{AccessEntry, AccessLog, AccessLogGuard, Ending};
 pub use logging::{LogGuard, LoggingError, start_logging};
 pub use metrics::{Metrics, Word};
-pub use upstream_metrics::{FillMetrics, UpstreamMetrics};
+pub use upstream_metrics::{FillMetrics, Health, UpstreamMetrics};

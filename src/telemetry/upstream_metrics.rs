@@ -1,6 +1,7 @@
 //! The metrics of one upstream, looked up once and kept; and of one fill, which counts itself out however it ends.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -26,6 +27,28 @@ pub struct UpstreamMetrics {
     bytes_out: IntCounterVec,
     bytes_out_children: [OnceLock<IntCounter>; OUTCOMES],
     fills: IntCounterVec,
+    health: Mutex<Health>,
+}
+
+/// How an upstream was when it was last asked.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// When it last answered, whatever the answer was, but for those that count as failures.
+    pub answered: Option<Instant>,
+    /// When it last failed, and how: 429, a 5xx, or the word of why there was no status.
+    pub failed: Option<(Instant, Box<str>)>,
+    /// Its rate limit as last told, in requests.
+    pub limit: Option<u64>,
+    /// What was left of it, as last told.
+    pub remaining: Option<u64>,
+}
+
+impl Health {
+    /// Whether the last that was heard of it was a failure.
+    pub fn is_failing(&self) -> bool {
+        let failed = self.failed.as_ref().map(|(at, _)| *at);
+        failed.is_some() && failed > self.answered
+    }
 }
 
 impl UpstreamMetrics {
@@ -36,7 +59,36 @@ impl UpstreamMetrics {
             bytes_out: families.response_bytes.clone(),
             bytes_out_children: [const { OnceLock::new() }; OUTCOMES],
             fills: families.fills.clone(),
+            health: Mutex::default(),
         }
+    }
+
+    fn health_mut(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it was when it was last asked.
+    pub fn health(&self) -> Health {
+        self.health_mut().clone()
+    }
+
+    pub(super) fn request_ended(&self, status: &str) {
+        // Words begin with a letter; of the numbers, a limit and trouble of its own are failures.
+        let is_answer =
+            status.starts_with(|c: char| c.is_ascii_digit()) && !status.starts_with('5') && status != "429";
+        let now = Instant::now();
+        let mut health = self.health_mut();
+        if is_answer {
+            health.answered = Some(now);
+        } else {
+            health.failed = Some((now, status.into()));
+        }
+    }
+
+    pub(super) fn limit_told(&self, limit: Option<u64>, remaining: Option<u64>) {
+        let mut health = self.health_mut();
+        health.limit = limit.or(health.limit);
+        health.remaining = remaining.or(health.remaining);
     }
 
     /// So many bytes of content came from it.

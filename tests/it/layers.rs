@@ -22,12 +22,13 @@ const FLOORS: &[(&str, u8)] = &[
     ("telemetry", 1),
     ("clock", 1),
     ("collapse", 1),
+    ("job", 1),
     ("mapped", 1),
 ];
 
 /// Rooms that see only some of what lies below them.
 const ONLY: &[(&str, &[&str])] = &[
-    ("api", &["registry", "server", "oci", "telemetry", "clock"]),
+    ("api", &["registry", "server", "oci", "telemetry", "clock", "job"]),
     ("registry", &["cache", "repository", "storage", "upstream", "oci"]),
     ("server", &["config", "telemetry", "mapped"]),
     ("repository", &["storage", "config", "oci", "clock"]),

@@ -28,6 +28,7 @@ fn ask(method: &Method, uri: &str, entrance: Entrance) -> Result<String, RouteEr
         Route::Live => "live".to_owned(),
         Route::Ready => "ready".to_owned(),
         Route::Metrics => "metrics".to_owned(),
+        Route::Admin(route) => format!("admin {route:?}"),
     })
 }
 
@@ -91,6 +92,22 @@ fn all_the_ways_clients_ask() {
     for (uri, expected) in cases {
         assert_eq!(get(uri, Entrance::Main).as_deref(), Ok(expected), "{uri}");
     }
+}
+
+#[test]
+fn the_admin_api_is_where_health_is() {
+    for entrance in [Entrance::Main, Entrance::Admin, Entrance::Local] {
+        let told = get("/api/status", entrance);
+        assert_eq!(told.as_deref(), Ok("admin Status"), "{entrance:?}");
+        assert_eq!(get("/livez", entrance).as_deref(), Ok("live"), "{entrance:?}");
+    }
+    assert_eq!(get("/api/status", Entrance::Mirror), Err(RouteError::NotFound));
+    assert_eq!(get("/v2/", Entrance::Local), Err(RouteError::NotFound));
+    let uri = Uri::from_static("/api/status");
+    let elsewhere = parse(&Method::GET, &uri, Entrance::Main, false);
+    assert_eq!(elsewhere.err(), Some(RouteError::NotFound));
+    // Still a host before /v2.
+    assert_eq!(get("/api/v2/", Entrance::Main).as_deref(), Ok("base Main"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata as _};
 
 pub use records::{BlobRow, LinkRow, ManifestRow, Proof, ReferrersRow, TagRow};
 pub use writer::Change;
@@ -93,6 +93,17 @@ impl Index {
     /// The referrers last heard of.
     pub fn referrers(&self, repository: &str, subject: &Digest) -> Result<Option<ReferrersRow>, Error> {
         self.get(REFERRERS, &content_key(repository, subject))
+    }
+
+    /// Blobs, manifests and tags: how many rows there are of each. Takes the time of a look, however many there are.
+    pub fn counts(&self) -> Result<[u64; 3], Error> {
+        let transaction = self.database.begin_read().map_err(Error::index)?;
+        let mut counts = [0; 3];
+        for (count, table) in counts.iter_mut().zip([BLOBS, MANIFESTS, TAGS]) {
+            let table = transaction.open_table(table).map_err(Error::index)?;
+            *count = table.len().map_err(Error::index)?;
+        }
+        Ok(counts)
     }
 
     /// Tags of a repository in byte order, `most` at the most.

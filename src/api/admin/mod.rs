@@ -1,0 +1,118 @@
+//! The admin API, JSON in and out: for the subcommands through the unix socket, and for programs of this machine over
+//! TCP.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /api/status` | [`registry::report::Status`](crate::registry::report::Status) |
+//! | `GET /api/explain?ref=REF` | [`registry::report::Explanation`](crate::registry::report::Explanation) |
+//! | `POST /api/refresh` with `{"ref": REF}` | [`registry::report::Refreshed`](crate::registry::report::Refreshed) |
+//! | `POST /api/purge` with `{"ref": REF, "content": false}` | [`registry::report::Purged`](crate::registry::report::Purged) |
+//! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
+//!
+//! Errors have the distribution spec's form. Over TCP a request has to pass [`access`].
+
+mod access;
+mod commands;
+mod jobs;
+mod request;
+
+use http::Method;
+
+use super::query;
+use super::reply::Reply;
+use super::rescue::Failure;
+use super::route::RouteError;
+use super::{Asking, Entrance};
+
+pub(super) use access::Refusal;
+pub(super) use request::BadRequest;
+
+/// A route below `/api/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AdminRoute {
+    Status,
+    Explain,
+    Refresh,
+    Purge,
+    /// Any other name: a job, if there is one of that name.
+    Job(Box<str>),
+}
+
+impl AdminRoute {
+    /// The route of a path; `None` when it is not below `/api/`.
+    pub(super) fn parse(method: &Method, path: &str) -> Option<Result<Self, RouteError>> {
+        let name = path.strip_prefix("/api/")?;
+        let route = match name {
+            "status" => Self::Status,
+            "explain" => Self::Explain,
+            "refresh" => Self::Refresh,
+            "purge" => Self::Purge,
+            // As a host before it, which gets the answer of an unknown one.
+            "v2" => return None,
+            _ if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
+                Self::Job(name.into())
+            }
+            _ => return None,
+        };
+        let reads = matches!(route, Self::Status | Self::Explain);
+        Some(match *method {
+            Method::GET | Method::HEAD if reads => Ok(route),
+            Method::POST if !reads => Ok(route),
+            _ if reads => Err(RouteError::Method),
+            _ => Err(RouteError::PostOnly),
+        })
+    }
+}
+
+/// Answers an admin request.
+pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Result<Reply, Failure> {
+    if asking.entrance != Entrance::Local {
+        let peer = asking.connection.peer.address();
+        access::check(peer, asking.method, asking.uri, asking.headers).map_err(Failure::Refused)?;
+    }
+    match route {
+        AdminRoute::Status => commands::status(asking).await,
+        AdminRoute::Explain => {
+            let query = asking.uri.query().unwrap_or_default();
+            let text = query::get(query, "ref").filter(|text| !text.is_empty());
+            let text = text.ok_or(BadRequest::Reference).map_err(Failure::Request)?;
+            commands::explain(asking, &text).await
+        }
+        AdminRoute::Refresh => commands::refresh(asking).await,
+        AdminRoute::Purge => commands::purge(asking).await,
+        AdminRoute::Job(name) => jobs::start(asking, name).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let parse = |method: Method, path| AdminRoute::parse(&method, path);
+        assert_eq!(parse(Method::GET, "/api/status"), Some(Ok(AdminRoute::Status)));
+        assert_eq!(parse(Method::HEAD, "/api/explain"), Some(Ok(AdminRoute::Explain)));
+        assert_eq!(parse(Method::POST, "/api/purge"), Some(Ok(AdminRoute::Purge)));
+        assert_eq!(
+            parse(Method::POST, "/api/rebuild-it"),
+            Some(Ok(AdminRoute::Job("rebuild-it".into())))
+        );
+        assert_eq!(parse(Method::GET, "/api/purge"), Some(Err(RouteError::PostOnly)));
+        assert_eq!(
+            parse(Method::DELETE, "/api/status"),
+            Some(Err(RouteError::Method))
+        );
+        for path in [
+            "/api",
+            "/api/",
+            "/api/v2",
+            "/api/v2/a/tags/list",
+            "/api/a/b",
+            "/api/A",
+            "/apis/status",
+        ] {
+            assert_eq!(parse(Method::GET, path), None, "{path}");
+        }
+    }
+}

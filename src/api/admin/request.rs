@@ -1,0 +1,64 @@
+//! The JSON body of an admin request, read whole and bounded.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use http::StatusCode;
+use http_body::Body as _;
+use serde::de::DeserializeOwned;
+
+use crate::api::Asking;
+use crate::api::rescue::Failure;
+
+/// Bytes of a body at the most: a reference or some options.
+const MOST: usize = 64 * 1024;
+
+/// Why a request cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::api) enum BadRequest {
+    #[error("the query parameter ref is missing: /api/explain?ref=docker.io/library/nginx:latest")]
+    Reference,
+    #[error("the body is not what is expected here: {0}")]
+    Body(String),
+    #[error("the body is larger than {MOST} bytes")]
+    TooLarge,
+    #[error("there is nothing at this path")]
+    Unknown,
+    #[error("{0} is running already")]
+    Running(Box<str>),
+}
+
+impl BadRequest {
+    pub(in crate::api) fn status(&self) -> StatusCode {
+        match self {
+            Self::Reference | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Running(_) => StatusCode::CONFLICT,
+        }
+    }
+}
+
+/// Reads the body of the request.
+pub(super) async fn bytes(asking: &mut Asking<'_>) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    let Some(mut body) = asking.body.take() else {
+        return Ok(all);
+    };
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|error| Failure::Request(BadRequest::Body(error.to_string())))?;
+        if let Ok(piece) = frame.into_data() {
+            if all.len() + piece.len() > MOST {
+                return Err(Failure::Request(BadRequest::TooLarge));
+            }
+            all.extend_from_slice(&piece);
+        }
+    }
+    Ok(all)
+}
+
+/// Reads the body of the request as JSON.
+pub(super) async fn json<T: DeserializeOwned>(asking: &mut Asking<'_>) -> Result<T, Failure> {
+    let bytes = bytes(asking).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Request(BadRequest::Body(error.to_string())))
+}

@@ -1,0 +1,439 @@
+//! Looking at what is here without using it: why a reference would now be a hit, stale or a miss, and how the engine
+//! stands. Asks no upstream, fetches nothing, and counts as no use.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::oci::{Descriptor, Digest, Kind, Manifest, MediaType, Platform, Reference, Tag};
+use crate::repository::TagState;
+use crate::storage::{self, Index, ManifestRow};
+use crate::upstream::Upstream;
+
+use super::error::Error;
+use super::freshness::{self, Verdict};
+use super::inflight::Opened;
+use super::negative::Missing;
+use super::report::{
+    BlobReport, Content, EvictionCost, Expected, Explanation, FillReport, Here, ManifestReport, State,
+    TagReport, UpstreamReport, UpstreamState, span,
+};
+use super::{Cache, Place};
+
+/// Indexes within indexes are followed so deep.
+const MOST_DEEP: usize = 4;
+
+/// What `look` finds of a reference.
+#[derive(Default)]
+struct Found {
+    manifest: Option<ManifestReport>,
+    blob: Option<BlobReport>,
+    here: Here,
+    eviction: EvictionCost,
+}
+
+impl Cache {
+    /// Why `reference` would now be a hit, stale, or a miss.
+    pub async fn explain(&self, place: &Place, reference: &Reference) -> Result<Explanation, Error> {
+        let now = Timestamp::now();
+        let (tag, digest) = match reference {
+            Reference::Digest(digest) => (None, Some(*digest)),
+            Reference::Tag(tag) => {
+                let state = self.shared.repositories.tag(&place.key, tag).await?;
+                (state.map(|state| (tag, state)), state.map(|state| state.digest))
+            }
+        };
+        let found = match digest {
+            Some(digest) => self.look(place, digest).await?,
+            None => Found::default(),
+        };
+        let missing = Missing::Manifest(reference.clone());
+        let negative = self
+            .shared
+            .negative
+            .left(place, missing)
+            .or_else(|| match reference {
+                Reference::Digest(digest) => self.shared.negative.left(place, Missing::Blob(*digest)),
+                Reference::Tag(_) => None,
+            });
+        let negative = negative.map(|left| left.as_secs());
+        let (expected, asks_upstream, reason) = match &tag {
+            Some((tag, state)) => self.expect_of_tag(place, tag, state, &found, now),
+            None => expect_of_digest(reference, &found, negative),
+        };
+        Ok(Explanation {
+            reference: written(place, reference),
+            repository: place.key.to_string(),
+            expected,
+            asks_upstream,
+            reason,
+            upstream: self.upstream_report(&place.upstream),
+            tag: tag.map(|(tag, state)| self.tag_report(place, tag, &state, now)),
+            negative_seconds: negative,
+            manifest: found.manifest,
+            blob: found.blob,
+            here: found.here,
+            eviction: found.eviction,
+        })
+    }
+
+    /// What is kept.
+    pub async fn content(&self) -> Result<Content, Error> {
+        let [blobs, manifests, tags] = self.shared.storage.index.read(Index::counts).await?;
+        Ok(Content {
+            blobs,
+            manifests,
+            tags,
+        })
+    }
+
+    /// The downloads in progress, the fullest first.
+    pub fn fills(&self) -> Vec<FillReport> {
+        let mut fills: Vec<_> = self
+            .shared
+            .fills
+            .all()
+            .into_iter()
+            .map(|(digest, repository, opened)| {
+                let (present, size, readers) = match &opened {
+                    Some(Opened::Growing(growing)) => {
+                        (growing.present(), growing.size(), growing.readers_now())
+                    }
+                    Some(Opened::Stored(blob)) => (blob.size(), Some(blob.size()), 0),
+                    None => (0, None, 0),
+                };
+                FillReport {
+                    digest: digest.to_string(),
+                    repository: repository.to_string(),
+                    present,
+                    size,
+                    readers,
+                }
+            })
+            .collect();
+        fills.sort_by(|a, b| b.present.cmp(&a.present).then_with(|| a.digest.cmp(&b.digest)));
+        fills
+    }
+
+    /// How an upstream was when it was last asked.
+    pub fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
+        let health = self.shared.metrics.upstream(upstream.prefix()).health();
+        let ago = |at: Instant| at.elapsed().as_secs();
+        let state = match &health.failed {
+            Some((_, status)) if health.is_failing() && &**status == "429" => UpstreamState::Limited,
+            Some(_) if health.is_failing() => UpstreamState::Failing,
+            _ if health.answered.is_some() => UpstreamState::Well,
+            _ => UpstreamState::Unasked,
+        };
+        UpstreamReport {
+            prefix: upstream.prefix().to_owned(),
+            url: upstream.config().url.to_string(),
+            state,
+            answered_seconds: health.answered.map(ago),
+            failed_seconds: health.failed.as_ref().map(|(at, _)| ago(*at)),
+            failure: health.failed.map(|(_, status)| status.into()),
+            limit: health.limit,
+            remaining: health.remaining,
+        }
+    }
+
+    fn tag_report(&self, place: &Place, tag: &Tag, state: &TagState, now: Timestamp) -> TagReport {
+        TagReport {
+            name: tag.as_str().to_owned(),
+            digest: state.digest.to_string(),
+            validated_at: state.validated_at,
+            age_seconds: now.since(state.validated_at).as_secs(),
+            ttl_seconds: place.freshness().tag_ttl.as_secs(),
+            rule: None,
+            gone_since: state.gone_since,
+            troubled: self.troubled(place, tag).is_some(),
+        }
+    }
+
+    /// The status of a revalidation that failed a moment ago.
+    fn troubled(&self, place: &Place, tag: &Tag) -> Option<Option<u16>> {
+        self.shared.troubled.get(&(place.key.clone(), tag.clone()))
+    }
+
+    fn expect_of_tag(
+        &self,
+        place: &Place,
+        tag: &Tag,
+        state: &TagState,
+        found: &Found,
+        now: Timestamp,
+    ) -> (Expected, bool, String) {
+        let settings = place.freshness();
+        let here = found
+            .manifest
+            .as_ref()
+            .is_some_and(|manifest| manifest.state == State::Here);
+        if !here {
+            let reason = "the manifest that the tag points at is not here: it is fetched by its digest";
+            return (Expected::Miss, true, reason.to_owned());
+        }
+        let age = now.since(state.validated_at);
+        let confirmed = format!("the upstream confirmed the tag {} ago", span(age.as_secs()));
+        let ttl = span(settings.tag_ttl.as_secs());
+        let verdict = freshness::judge(state, now, settings);
+        if verdict == Verdict::Fresh {
+            let left = span(settings.tag_ttl.saturating_sub(age).as_secs());
+            return (
+                Expected::Hit,
+                false,
+                format!("{confirmed}: fresh for another {left}"),
+            );
+        }
+        if verdict == Verdict::Revalidate
+            && let Some(status) = self.troubled(place, tag)
+        {
+            let status = status.map_or(String::new(), |status| format!(" ({status})"));
+            let reason = format!(
+                "{confirmed}, and asking again failed a moment ago{status}: the copy is served at once"
+            );
+            return (Expected::Stale, false, reason);
+        }
+        let asked = "so the upstream is asked first; the copy is served";
+        let reason = match (state.gone_since, verdict) {
+            (Some(since), _) => {
+                let (gone, left) = (
+                    now.since(since),
+                    settings.gone_ttl.saturating_sub(now.since(since)),
+                );
+                format!(
+                    "the upstream has said for {} that the tag does not exist: it is asked again, and the copy is served for another {}",
+                    span(gone.as_secs()),
+                    span(left.as_secs())
+                )
+            }
+            (None, Verdict::Expired) => format!(
+                "{confirmed}, longer ago than tag_ttl ({ttl}) and stale_if_error ({}) together: {asked} only if it confirms it",
+                span(settings.stale_if_error.as_secs())
+            ),
+            (None, _) => {
+                format!("{confirmed}, its tag_ttl is {ttl}: {asked} if it is unchanged or the upstream fails")
+            }
+        };
+        (Expected::Stale, true, reason)
+    }
+
+    /// What is here of `digest`, and of all that it names.
+    async fn look(&self, place: &Place, digest: Digest) -> Result<Found, Error> {
+        let arriving = self
+            .shared
+            .fills
+            .all()
+            .into_iter()
+            .filter_map(|(digest, _, opened)| match opened {
+                Some(Opened::Growing(growing)) => Some((digest, growing.present())),
+                _ => None,
+            })
+            .collect();
+        let (cache, place) = (self.clone(), place.clone());
+        let index = &self.shared.storage.index;
+        // What was submitted a moment ago is to be seen. A writer that has stopped writes nothing more.
+        let _ = index.commit(Vec::new()).await;
+        let found = index
+            .read(move |index| {
+                let mut look = Look {
+                    cache: &cache,
+                    place: &place,
+                    index,
+                    arriving,
+                    seen: HashSet::new(),
+                    found: Found::default(),
+                };
+                look.root(&digest)?;
+                Ok(look.found)
+            })
+            .await?;
+        Ok(found)
+    }
+}
+
+/// One look through the index, on a blocking thread.
+struct Look<'a> {
+    cache: &'a Cache,
+    place: &'a Place,
+    index: &'a Index,
+    /// Bytes of the blobs that are being fetched.
+    arriving: HashMap<Digest, u64>,
+    /// What was counted.
+    seen: HashSet<Digest>,
+    found: Found,
+}
+
+impl Look<'_> {
+    fn root(&mut self, digest: &Digest) -> Result<(), storage::Error> {
+        match self.index.link(&self.place.key, digest)? {
+            Some(link) if !link.manifest => {
+                self.found.blob = Some(self.blob(digest, link.size, None)?);
+            }
+            Some(link) => {
+                self.found.manifest = Some(self.manifest(digest, link.size, None, 0)?);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        named: Option<&Descriptor>,
+        depth: usize,
+    ) -> Result<ManifestReport, storage::Error> {
+        let linked = self
+            .index
+            .link(&self.place.key, digest)?
+            .is_some_and(|link| link.manifest);
+        let row = if linked {
+            self.index.manifest(digest)?
+        } else {
+            None
+        };
+        let mut report = ManifestReport {
+            digest: digest.to_string(),
+            kind: None,
+            platform: named.and_then(|named| named.platform.as_ref()).map(platform),
+            media_type: named.map(|named| named.media_type.clone()),
+            state: State::Absent,
+            size,
+            last_used: None,
+            blobs: Vec::new(),
+            manifests: Vec::new(),
+        };
+        let first = self.seen.insert(*digest);
+        let Some(ManifestRow { media_type, bytes }) = row else {
+            if first {
+                self.found.here.of_bytes += size;
+            }
+            return Ok(report);
+        };
+        report.state = State::Here;
+        report.size = bytes.len() as u64;
+        if first {
+            self.found.here.bytes += report.size;
+            self.found.here.of_bytes += report.size;
+            self.found.eviction.bytes += report.size;
+        }
+        // It was one when it came.
+        if let Ok(outline) = Manifest::parse(&bytes, Some(&MediaType::new(&media_type))) {
+            report.kind = Some(word(outline.kind).to_owned());
+            for named in &outline.blobs {
+                if let Ok(digest) = named.digest.parse() {
+                    report.blobs.push(self.blob(&digest, named.size, Some(named))?);
+                }
+            }
+            for named in &outline.manifests {
+                if let Ok(digest) = named.digest.parse()
+                    && depth < MOST_DEEP
+                {
+                    let child = self.manifest(&digest, named.size, Some(named), depth + 1)?;
+                    report.manifests.push(child);
+                }
+            }
+        }
+        report.media_type = Some(media_type);
+        Ok(report)
+    }
+
+    fn blob(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        named: Option<&Descriptor>,
+    ) -> Result<BlobReport, storage::Error> {
+        let row = self.index.blob(digest)?;
+        let arriving = self.arriving.get(digest).copied().unwrap_or_default();
+        let (state, present) = match &row {
+            Some(row) => (State::Here, row.size),
+            None if arriving > 0 => (State::Partial, arriving),
+            None => (State::Absent, 0),
+        };
+        if self.seen.insert(*digest) {
+            let here = &mut self.found.here;
+            here.of_blobs += 1;
+            here.of_bytes += size;
+            here.bytes += present;
+            if state == State::Here {
+                here.blobs += 1;
+                self.found.eviction.bytes += present;
+            }
+        }
+        let negative = self
+            .cache
+            .shared
+            .negative
+            .left(self.place, Missing::Blob(*digest));
+        Ok(BlobReport {
+            digest: digest.to_string(),
+            media_type: named.map(|named| named.media_type.clone()),
+            size,
+            state,
+            present,
+            stored_at: row.map(|row| row.stored_at),
+            shared_with: None,
+            negative_seconds: negative.map(|left| left.as_secs()),
+        })
+    }
+}
+
+/// Prefix, name and tag or digest, as a person would write it for this cache.
+pub(super) fn written(place: &Place, reference: &Reference) -> String {
+    match reference {
+        Reference::Tag(tag) => format!("{}:{tag}", place.key),
+        Reference::Digest(digest) => format!("{}@{digest}", place.key),
+    }
+}
+
+/// What to expect of a digest, or of a tag that is not here.
+fn expect_of_digest(reference: &Reference, found: &Found, negative: Option<u64>) -> (Expected, bool, String) {
+    let state = found
+        .manifest
+        .as_ref()
+        .map(|manifest| manifest.state)
+        .or(found.blob.as_ref().map(|blob| blob.state));
+    match (state, negative) {
+        (Some(State::Here), _) => {
+            let reason = "it is here, and what a digest names never changes";
+            (Expected::Hit, false, reason.to_owned())
+        }
+        (_, Some(left)) => {
+            let reason = format!(
+                "the upstream did not have it a moment ago, which is believed for another {}",
+                span(left)
+            );
+            (Expected::Negative, false, reason)
+        }
+        (Some(State::Partial), _) => {
+            let reason = "it is being fetched: a client reads it while it arrives";
+            (Expected::Miss, false, reason.to_owned())
+        }
+        _ => {
+            let reason = match reference {
+                Reference::Tag(_) => "this tag was not pulled through here before, or it was removed",
+                Reference::Digest(_) => "it is not here",
+            };
+            (Expected::Miss, true, reason.to_owned())
+        }
+    }
+}
+
+fn platform(platform: &Platform) -> String {
+    let mut text = format!("{}/{}", platform.os, platform.architecture);
+    for part in [&platform.variant, &platform.os_version].into_iter().flatten() {
+        text.push('/');
+        text.push_str(part);
+    }
+    text
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Image => "image",
+        Kind::Index => "index",
+        Kind::Other => "other",
+    }
+}

@@ -1,0 +1,420 @@
+//! What the engine tells an operator: the JSON of the admin API, and what the subcommands print. Plain data.
+//!
+//! Points in time are milliseconds since 1970 (UTC), spans are whole seconds, sizes are bytes. Fields that do not apply
+//! are absent. New fields may come; those that are here keep their meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// What a request would get now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expected {
+    /// The copy that is here, without a question to the upstream.
+    Hit,
+    /// A copy is here and due: see `asks_upstream` for whether the upstream is asked before it is served.
+    Stale,
+    /// What the upstream sends: it is not here.
+    Miss,
+    /// A remembered "not found".
+    Negative,
+}
+
+impl Expected {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Negative => "negative",
+        }
+    }
+}
+
+/// `GET /api/explain?ref=REF`: why a reference would now be a hit, stale, or a miss. Nothing is asked of the upstream,
+/// and nothing counts as used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The reference as it was understood: `docker-hub/library/nginx:1.27`, or with `@sha256:...`.
+    pub reference: String,
+    /// The repository: upstream prefix and name there.
+    pub repository: String,
+    /// What a request for it would get now.
+    pub expected: Expected,
+    /// Whether that request would ask the upstream.
+    pub asks_upstream: bool,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// Its upstream.
+    pub upstream: UpstreamReport,
+    /// The tag, when it was pulled before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<TagReport>,
+    /// How long "not found" is still believed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_seconds: Option<u64>,
+    /// The manifest that it means, when it is known which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestReport>,
+    /// The blob, when the digest is that of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<BlobReport>,
+    /// What of it is here.
+    pub here: Here,
+    /// What evicting it would cost.
+    pub eviction: EvictionCost,
+}
+
+/// A tag as last confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagReport {
+    /// Its name.
+    pub name: String,
+    /// The manifest that it points at.
+    pub digest: String,
+    /// When the upstream last confirmed that.
+    pub validated_at: Timestamp,
+    /// How long ago that was.
+    pub age_seconds: u64,
+    /// How long it is fresh for.
+    pub ttl_seconds: u64,
+    /// The pattern of the `tag_rule` that says so; absent when it is the upstream's `tag_ttl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Since when the upstream says that it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Timestamp>,
+    /// Whether its revalidation failed a moment ago, so that the next clients do not wait for another.
+    pub troubled: bool,
+}
+
+/// Whether some content is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All of it, verified.
+    Here,
+    /// Some of it.
+    Partial,
+    /// Nothing.
+    Absent,
+}
+
+impl State {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Partial => "partial",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// A manifest and what it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestReport {
+    /// Its digest.
+    pub digest: String,
+    /// `image`, `index`, or `other`; absent when it is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The platform that an index names it for: `linux/arm64/v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// The type that it is served with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Whether it is here, for this repository.
+    pub state: State,
+    /// Its own size.
+    pub size: u64,
+    /// When it was last used, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+    /// Config and layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobReport>,
+    /// The manifests of an index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestReport>,
+}
+
+/// A blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobReport {
+    /// Its digest.
+    pub digest: String,
+    /// The type that its manifest gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Its size.
+    pub size: u64,
+    /// Whether it is here.
+    pub state: State,
+    /// Bytes that are here.
+    pub present: u64,
+    /// When it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<Timestamp>,
+    /// Other manifests here that need it, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_with: Option<usize>,
+    /// How long "not found" is still believed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_seconds: Option<u64>,
+}
+
+/// How much of a reference is here, each content counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Here {
+    /// Blobs that are here whole.
+    pub blobs: u64,
+    /// Blobs that are known of.
+    pub of_blobs: u64,
+    /// Bytes of manifests and blobs that are here.
+    pub bytes: u64,
+    /// Bytes that are known of.
+    pub of_bytes: u64,
+}
+
+/// What it would cost to have it again after an eviction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictionCost {
+    /// Bytes that are here whole, and would have to be fetched again.
+    pub bytes: u64,
+    /// Of these, bytes that other images here need too, so that they would stay; when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<u64>,
+}
+
+/// How an upstream was when it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamState {
+    /// It was not asked since the start.
+    Unasked,
+    /// It answered.
+    Well,
+    /// It refused for its rate limit (429).
+    Limited,
+    /// It failed.
+    Failing,
+}
+
+impl UpstreamState {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unasked => "unasked",
+            Self::Well => "well",
+            Self::Limited => "limited",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// An upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamReport {
+    /// Its prefix.
+    pub prefix: String,
+    /// Where it is.
+    pub url: String,
+    /// How it was when it was last asked.
+    pub state: UpstreamState,
+    /// How long ago it last answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_seconds: Option<u64>,
+    /// How long ago it last failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_seconds: Option<u64>,
+    /// How it last failed: a status, or the word of why there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Its rate limit, in pulls, as last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What was left of it, as last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+}
+
+/// `GET /api/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// How long it runs.
+    pub uptime_seconds: u64,
+    /// Its data folder.
+    pub data_dir: String,
+    /// What it keeps.
+    pub content: Content,
+    /// Requests that have ended since the start, by what the cache did for them.
+    pub answers: Answers,
+    /// Downloads in progress.
+    pub fills: Vec<FillReport>,
+    /// All upstreams, by prefix.
+    pub upstreams: Vec<UpstreamReport>,
+}
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Blobs that are here whole.
+    pub blobs: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Tags.
+    pub tags: u64,
+}
+
+/// Requests for content, by what the cache did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// From here, without a question to the upstream.
+    pub hit: u64,
+    /// From here, after the upstream confirmed it.
+    pub revalidated: u64,
+    /// From here although it was due.
+    pub stale: u64,
+    /// From the upstream.
+    pub miss: u64,
+    /// Remembered "not found"s.
+    pub negative: u64,
+}
+
+/// A download in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillReport {
+    /// The blob.
+    pub digest: String,
+    /// The repository that it is fetched for.
+    pub repository: String,
+    /// Bytes that are here; 0 until the upstream has answered.
+    pub present: u64,
+    /// Its size, when it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Clients that read from it.
+    pub readers: usize,
+}
+
+/// What a forced revalidation found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshOutcome {
+    /// It is as it was.
+    Unchanged,
+    /// The tag points at another manifest now, which is here.
+    Moved,
+    /// It was not here, and is now.
+    New,
+    /// The upstream does not have it.
+    Gone,
+    /// The upstream could not be asked.
+    Failed,
+}
+
+impl RefreshOutcome {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Moved => "moved",
+            Self::New => "new",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// `POST /api/refresh`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// The reference as it was understood.
+    pub reference: String,
+    /// What was found.
+    pub outcome: RefreshOutcome,
+    /// The manifest that was here before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The manifest that is served now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Why, where the upstream has a reason: it failed, or does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The upstream's status, where it explains the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_status: Option<u16>,
+}
+
+/// `POST /api/purge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// The reference as it was understood.
+    pub reference: String,
+    /// Whether there was anything to remove.
+    pub removed: bool,
+    /// The manifest that the tag pointed at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// What went beside the tag.
+    pub content: PurgedContent,
+}
+
+/// Content that was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgedContent {
+    /// Manifests that were removed.
+    pub manifests: Vec<String>,
+    /// Blobs that were removed.
+    pub blobs: u64,
+    /// The room that this gave back.
+    pub bytes: u64,
+    /// Manifests and blobs that stay since other images here need them.
+    pub kept: u64,
+}
+
+/// A span of whole seconds as people say it: its two largest units.
+pub fn span(seconds: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let first = UNITS
+        .iter()
+        .position(|(_, size)| seconds >= *size)
+        .unwrap_or(UNITS.len() - 1);
+    let (unit, size) = UNITS[first];
+    let mut text = format!("{}{unit}", seconds / size);
+    if let Some((unit, smaller)) = UNITS.get(first + 1) {
+        let rest = seconds % size / smaller;
+        if rest > 0 {
+            text.push_str(&format!(" {rest}{unit}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (258, "4m 18s"),
+            (3600, "1h"),
+            (3659, "1h"),
+            (90_000, "1d 1h"),
+            (2_592_000, "30d"),
+        ] {
+            assert_eq!(span(seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Running a job of the daemon and showing how far it is: a bar for people on a terminal, the events as they come with
+//! `--json`, and neither where nobody watches.
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::job::{Event, Unit};
+
+use super::admin::Told;
+use super::client::{CallError, Client};
+use super::say;
+
+/// Runs the job `name` of the daemon. What it ends with is told by `words`, or was printed with `json`, which prints
+/// every event on a line of its own.
+///
+/// # Errors
+/// When the daemon cannot be reached, or does not start the job.
+pub async fn run(
+    config: &Config,
+    name: &str,
+    options: &impl Serialize,
+    json: bool,
+    words: impl FnOnce(&serde_json::Value) -> String,
+) -> Result<Told, CallError> {
+    let client = Client::new(config);
+    let mut bar = Bar::new(!json && std::io::stderr().is_terminal());
+    let mut ended = None;
+    client
+        .job(name, options, |line, event| {
+            if json {
+                say(line);
+            } else {
+                bar.show(&event);
+            }
+            match event {
+                Event::Done { result } => ended = Some(Ok(result)),
+                Event::Failed { message } => ended = Some(Err(message)),
+                Event::Progress { .. } | Event::Note { .. } => {}
+            }
+        })
+        .await?;
+    bar.end();
+    let (text, well) = match ended {
+        Some(Ok(_)) if json => (String::new(), true),
+        Some(Ok(result)) => (words(&result), true),
+        Some(Err(_)) if json => (String::new(), false),
+        Some(Err(message)) => (format!("{name}: {message}"), false),
+        None => (String::new(), false),
+    };
+    Ok(Told { text, well })
+}
+
+/// The progress bar, on standard error.
+struct Bar {
+    bar: ProgressBar,
+    shown: bool,
+    style: Option<(Unit, bool)>,
+}
+
+impl Bar {
+    fn new(shown: bool) -> Self {
+        let target = if shown {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            bar: ProgressBar::with_draw_target(None, target),
+            shown,
+            style: None,
+        }
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Progress { done, total, unit } => {
+                let wanted = (*unit, total.is_some());
+                if self.style != Some(wanted) {
+                    self.style = Some(wanted);
+                    if let Ok(style) = ProgressStyle::with_template(template(*unit, total.is_some())) {
+                        self.bar.set_style(style);
+                    }
+                }
+                if let Some(total) = total {
+                    self.bar.set_length(*total);
+                }
+                self.bar.set_position(*done);
+            }
+            Event::Note { text } if self.shown => self.bar.println(text),
+            Event::Note { text } => say(text),
+            Event::Done { .. } | Event::Failed { .. } => {}
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn template(unit: Unit, has_total: bool) -> &'static str {
+    match (unit, has_total) {
+        (Unit::Bytes, true) => "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}",
+        (Unit::Bytes, false) => "{spinner} {bytes}  {bytes_per_sec}",
+        (Unit::Items, true) => "{wide_bar} {human_pos}/{human_len}  {eta}",
+        (Unit::Items, false) => "{spinner} {human_pos}",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_valid() {
+        for unit in [Unit::Bytes, Unit::Items] {
+            for has_total in [true, false] {
+                assert!(ProgressStyle::with_template(template(unit, has_total)).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The command line: `serve` and `check-config`, and the commands that talk to a running daemon. Called by `main`.
+//!
+//! Exit status: 0 well, 1 could not start or failed, 64 wrong usage, configuration or reference, 69 the daemon is not
+//! running, 77 its socket is not ours to use (sysexits' EX_USAGE, EX_UNAVAILABLE, EX_NOPERM).
+
+mod admin;
+mod client;
+pub mod job;
+mod show;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use http::StatusCode;
+
+use crate::app;
+use crate::config::{self, Config, ConfigFaults};
+
+pub use admin::Told;
+pub use client::CallError;
+
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const NO_PERMISSION: u8 = 77;
+
+/// A streaming, verifying cache in front of container registries.
+///
+/// Without configuration, `wharfinger serve` caches Docker Hub, Quay, GHCR, ECR Public and registry.k8s.io on
+/// 127.0.0.1:5000.
+#[derive(Parser)]
+#[command(name = "wharfinger", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the cache until SIGTERM or Ctrl-C; running pulls are finished first
+    Serve(ServeArguments),
+    /// Report every fault of a configuration: file, key and reason
+    CheckConfig(CheckArguments),
+    /// How the running cache stands: what it keeps and fetches, and how its upstreams are
+    Status(DaemonArguments),
+    /// Why a pull of REF would now be a hit, stale, or a miss, and what of it is here. Asks no upstream
+    Explain(ReferenceArguments),
+    /// Ask the upstream about REF now, however fresh it is
+    Refresh(ReferenceArguments),
+    /// Remove REF from the cache: a tag, or with a digest a manifest
+    Purge(PurgeArguments),
+}
+
+#[derive(Args)]
+struct DaemonArguments {
+    /// The running daemon's configuration file, found as `serve` finds it: its data folder has the socket
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ReferenceArguments {
+    /// An image: nginx, docker.io/library/nginx:1.27, quay/org/app@sha256:..., localhost:5000/docker-hub/library/nginx
+    #[arg(value_name = "REF")]
+    reference: String,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
+struct PurgeArguments {
+    #[command(flatten)]
+    about: ReferenceArguments,
+    /// Remove the manifests and blobs of the image too, but for those that other images here need
+    #[arg(long)]
+    with_content: bool,
+}
+
+#[derive(Args)]
+struct ServeArguments {
+    /// The configuration file (TOML); else the one that WHARFINGER_CONFIG names, else the defaults. Variables like WHARFINGER__SERVER__LISTEN win over it
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// The configuration file; else the one that WHARFINGER_CONFIG names
+    #[arg(value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // --help and --version come here too, and are no faults.
+            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let _ = error.print();
+            return if help {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(USAGE)
+            };
+        }
+    };
+    match cli.command {
+        Command::Serve(arguments) => match load(arguments.config.as_deref()) {
+            Ok(config) => serve(config),
+            Err(faults) => report(&faults),
+        },
+        Command::CheckConfig(arguments) => match load(arguments.config.as_deref()) {
+            Ok(config) => {
+                say(&format!("The configuration is valid: {}", summary(&config)));
+                ExitCode::SUCCESS
+            }
+            Err(faults) => report(&faults),
+        },
+        Command::Status(daemon) => ask(&daemon, async |config| admin::status(config, daemon.json).await),
+        Command::Explain(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
+            admin::explain(config, &reference, daemon.json).await
+        }),
+        Command::Refresh(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
+            admin::refresh(config, &reference, daemon.json).await
+        }),
+        Command::Purge(PurgeArguments { about, with_content }) => {
+            let ReferenceArguments { reference, daemon } = about;
+            ask(&daemon, async |config| {
+                admin::purge(config, &reference, with_content, daemon.json).await
+            })
+        }
+    }
+}
+
+/// Asks a running daemon something, and prints what it told.
+fn ask(daemon: &DaemonArguments, command: impl AsyncFnOnce(&Config) -> Result<Told, CallError>) -> ExitCode {
+    let config = match load(daemon.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => return report(&faults),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("wharfinger: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(command(&config)) {
+        Ok(told) => {
+            say(&told.text);
+            ExitCode::from(u8::from(!told.well))
+        }
+        Err(error) => {
+            complain(&format!("wharfinger: {error}"));
+            match error {
+                CallError::NotRunning(_) => ExitCode::from(UNAVAILABLE),
+                CallError::Denied(_) => ExitCode::from(NO_PERMISSION),
+                CallError::Refused { status, .. } if status == StatusCode::BAD_REQUEST => {
+                    ExitCode::from(USAGE)
+                }
+                CallError::Refused { .. } | CallError::Broken { .. } => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn load(path: Option<&Path>) -> Result<Config, ConfigFaults> {
+    Config::load(path, config::environment())
+}
+
+fn serve(config: Config) -> ExitCode {
+    match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("wharfinger: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(faults: &ConfigFaults) -> ExitCode {
+    complain(&faults.to_string());
+    ExitCode::from(USAGE)
+}
+
+fn summary(config: &Config) -> String {
+    let upstreams: Vec<_> = config
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.prefix.as_str())
+        .collect();
+    let (listen, data) = (config.server.listen, config.storage.data_dir.display());
+    format!(
+        "listens on {listen}, keeps its data in {data}, upstreams {}",
+        upstreams.join(", ")
+    )
+}
+
+/// Prints the answer of a command. Whoever stops reading it has had enough.
+fn say(text: &str) {
+    let text = text.trim_end();
+    if !text.is_empty() {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a fault of a command, before any logging exists"
+)]
+fn complain(text: &str) {
+    eprintln!("{}", text.trim_end());
+}

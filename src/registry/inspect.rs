@@ -1,0 +1,50 @@
+//! What an operator asks of the registry, by reference: explain, refresh, purge, and how it stands. Called by the admin
+//! API.
+
+use std::time::Duration;
+
+use crate::cache::Error;
+use crate::cache::report::{Answers, Explanation, Purged, Refreshed, Status};
+
+use super::Registry;
+
+impl Registry {
+    /// Why `text` would now be a hit, stale, or a miss.
+    pub async fn explain(&self, text: &str) -> Result<Explanation, Error> {
+        let (repository, reference) = self.find(text)?;
+        self.cache.explain(&repository.place, &reference).await
+    }
+
+    /// Asks the upstream about `text` now.
+    pub async fn refresh(&self, text: &str) -> Result<Refreshed, Error> {
+        let (repository, reference) = self.find(text)?;
+        self.cache.refresh(&repository.place, &reference).await
+    }
+
+    /// Removes what `text` means; `with_content`: with all that nothing else here needs.
+    pub async fn purge(&self, text: &str, with_content: bool) -> Result<Purged, Error> {
+        let (repository, reference) = self.find(text)?;
+        self.cache
+            .purge(&repository.place, &reference, with_content)
+            .await
+    }
+
+    /// How it stands: what is kept, what is being fetched, how the upstreams are. The caller knows how long it runs,
+    /// where, and what it answered.
+    pub async fn status(&self, uptime: Duration, data_dir: &str, answers: Answers) -> Result<Status, Error> {
+        let content = self.cache.content().await?;
+        let upstreams = self.names.upstreams();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: uptime.as_secs(),
+            data_dir: data_dir.to_owned(),
+            content,
+            answers,
+            fills: self.cache.fills(),
+            upstreams: upstreams
+                .iter()
+                .map(|upstream| self.cache.upstream_report(upstream))
+                .collect(),
+        })
+    }
+}
