@@ -150,9 +150,10 @@ impl Cache {
         }
     }
 
-    /// The status of a revalidation that failed a moment ago.
-    fn troubled(&self, place: &Place, tag: &Tag) -> Option<Option<u16>> {
-        self.shared.troubled.get(&(place.key.clone(), tag.clone()))
+    /// How the tag's revalidation failed a moment ago, in words; `None` when it did not.
+    fn troubled(&self, place: &Place, tag: &Tag) -> Option<String> {
+        let status = self.shared.troubled.get(&(place.key.clone(), tag.clone()))?;
+        Some(status.map_or_else(String::new, |status| format!(" ({status})")))
     }
 
     fn expect_of_tag(
@@ -185,12 +186,10 @@ impl Cache {
             );
         }
         if verdict == Verdict::Revalidate
-            && let Some(status) = self.troubled(place, tag)
+            && let Some(why) = self.troubled(place, tag)
         {
-            let status = status.map_or(String::new(), |status| format!(" ({status})"));
-            let reason = format!(
-                "{confirmed}, and asking again failed a moment ago{status}: the copy is served at once"
-            );
+            let reason =
+                format!("{confirmed}, and asking again failed a moment ago{why}: the copy is served at once");
             return (Expected::Stale, false, reason);
         }
         let asked = "so the upstream is asked first; the copy is served";

@@ -6,33 +6,33 @@ use crate::storage::Change;
 use super::error::Error;
 use super::inspect::written;
 use super::negative::Missing;
-use super::report::{Purged, PurgedContent};
+use super::report::Purged;
 use super::{Cache, Place};
 
 impl Cache {
-    /// Removes a tag.
-    pub async fn purge(
-        &self,
-        place: &Place,
-        reference: &Reference,
-        _with_content: bool,
-    ) -> Result<Purged, Error> {
-        let mut told = Purged {
-            reference: written(place, reference),
-            removed: false,
-            digest: None,
-            content: PurgedContent::default(),
+    /// Removes a tag, or the manifest that a digest names. What they reach stays.
+    pub async fn purge(&self, place: &Place, reference: &Reference) -> Result<Purged, Error> {
+        let missing = Missing::Manifest(reference.clone());
+        self.shared.negative.forget(place, missing);
+        let (removed, digest) = match reference {
+            Reference::Tag(tag) => {
+                let state = self.shared.repositories.tag(&place.key, tag).await?;
+                self.purge_tag(place, tag).await?;
+                (state.is_some(), state.map(|state| state.digest.to_string()))
+            }
+            Reference::Digest(digest) => {
+                let here = self.shared.linked_manifest(place, digest).await?.is_some();
+                (
+                    here && self.shared.repositories.remove_manifest(digest).await?,
+                    None,
+                )
+            }
         };
-        self.shared
-            .negative
-            .forget(place, Missing::Manifest(reference.clone()));
-        if let Reference::Tag(tag) = reference {
-            let state = self.shared.repositories.tag(&place.key, tag).await?;
-            self.purge_tag(place, tag).await?;
-            told.removed = state.is_some();
-            told.digest = state.map(|state| state.digest.to_string());
-        }
-        Ok(told)
+        Ok(Purged {
+            reference: written(place, reference),
+            removed,
+            digest,
+        })
     }
 
     async fn purge_tag(&self, place: &Place, tag: &Tag) -> Result<(), Error> {

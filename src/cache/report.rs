@@ -363,21 +363,6 @@ pub struct Purged {
     /// The manifest that the tag pointed at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// What went beside the tag.
-    pub content: PurgedContent,
-}
-
-/// Content that was removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PurgedContent {
-    /// Manifests that were removed.
-    pub manifests: Vec<String>,
-    /// Blobs that were removed.
-    pub blobs: u64,
-    /// The room that this gave back.
-    pub bytes: u64,
-    /// Manifests and blobs that stay since other images here need them.
-    pub kept: u64,
 }
 
 /// A span of whole seconds as people say it: its two largest units.
@@ -392,7 +377,7 @@ pub fn span(seconds: u64) -> String {
     if let Some((unit, smaller)) = UNITS.get(first + 1) {
         let rest = seconds % size / smaller;
         if rest > 0 {
-            text.push_str(&format!(" {rest}{unit}"));
+            text = format!("{text} {rest}{unit}");
         }
     }
     text

@@ -28,8 +28,6 @@ impl Told {
 struct About<'a> {
     #[serde(rename = "ref")]
     reference: &'a str,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    content: bool,
 }
 
 /// Reads the answer, and tells it in words unless `json` is asked for.
@@ -65,25 +63,16 @@ pub(super) async fn explain(config: &Config, reference: &str, json: bool) -> Res
 /// Asks the upstream now.
 pub(super) async fn refresh(config: &Config, reference: &str, json: bool) -> Result<Told, CallError> {
     let client = Client::new(config);
-    let about = About {
-        reference,
-        content: false,
-    };
-    let answer = client.post("/api/refresh", &about).await?;
+    let answer = client.post("/api/refresh", &About { reference }).await?;
     let (told, text) = tell::<Refreshed>(&client, answer, json, show::refreshed)?;
     let well = !matches!(told.outcome, RefreshOutcome::Gone | RefreshOutcome::Failed);
     Ok(Told { text, well })
 }
 
 /// Removes what is here.
-pub(super) async fn purge(
-    config: &Config,
-    reference: &str,
-    content: bool,
-    json: bool,
-) -> Result<Told, CallError> {
+pub(super) async fn purge(config: &Config, reference: &str, json: bool) -> Result<Told, CallError> {
     let client = Client::new(config);
-    let answer = client.post("/api/purge", &About { reference, content }).await?;
+    let answer = client.post("/api/purge", &About { reference }).await?;
     let (_, text) = tell::<Purged>(&client, answer, json, show::purged)?;
     Ok(Told::well(text))
 }

@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    fn broken(&self, reason: impl ToString) -> CallError {
+    fn broken(&self, reason: &(impl ToString + ?Sized)) -> CallError {
         CallError::Broken {
             path: self.path.clone(),
             reason: reason.to_string(),
@@ -68,7 +68,7 @@ impl Client {
     /// GETs `path`: the JSON text of the answer.
     pub(super) async fn get(&self, path: &str) -> Result<String, CallError> {
         let request = Request::get(path).body(String::new());
-        self.text(request.map_err(|error| self.broken(error))?).await
+        self.text(request.map_err(|error| self.broken(&error))?).await
     }
 
     /// POSTs `body` to `path`: the JSON text of the answer.
@@ -108,7 +108,7 @@ impl Client {
     /// Reads an answer.
     pub(super) fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, CallError> {
         let other = |error| {
-            self.broken(format!(
+            self.broken(&format!(
                 "the daemon's answer is not understood ({error}): is it of another version?"
             ))
         };
@@ -116,11 +116,11 @@ impl Client {
     }
 
     fn posting(&self, path: &str, body: &impl Serialize) -> Result<Request<String>, CallError> {
-        let body = serde_json::to_string(body).map_err(|error| self.broken(error))?;
+        let body = serde_json::to_string(body).map_err(|error| self.broken(&error))?;
         Request::post(path)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
-            .map_err(|error| self.broken(error))
+            .map_err(|error| self.broken(&error))
     }
 
     async fn text(&self, request: Request<String>) -> Result<String, CallError> {
@@ -129,7 +129,7 @@ impl Client {
         while let Some(piece) = self.piece(&mut answer).await? {
             text.extend_from_slice(&piece);
         }
-        String::from_utf8(text).map_err(|error| self.broken(error))
+        String::from_utf8(text).map_err(|error| self.broken(&error))
     }
 
     async fn piece(&self, answer: &mut Response<Incoming>) -> Result<Option<bytes::Bytes>, CallError> {
@@ -138,7 +138,7 @@ impl Client {
             let mut body = body;
             let frame = poll_fn(|context| body.as_mut().poll_frame(context)).await;
             let Some(frame) = frame else { return Ok(None) };
-            if let Ok(piece) = frame.map_err(|error| self.broken(error))?.into_data() {
+            if let Ok(piece) = frame.map_err(|error| self.broken(&error))?.into_data() {
                 return Ok(Some(piece));
             }
         }
@@ -156,12 +156,12 @@ impl Client {
                     CallError::NotRunning(self.path.clone())
                 }
                 io::ErrorKind::PermissionDenied => CallError::Denied(self.path.clone()),
-                _ => self.broken(error),
+                _ => self.broken(&error),
             })?;
         let host = http::HeaderValue::from_static("localhost");
         request.headers_mut().insert(header::HOST, host);
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| self.broken(error))?;
+        let (mut sender, connection) = handshake.map_err(|error| self.broken(&error))?;
         let connection = Connection(tokio::spawn(async move {
             // What goes wrong is told by the request.
             let _ = connection.await;
@@ -169,7 +169,7 @@ impl Client {
         let mut answer = sender
             .send_request(request)
             .await
-            .map_err(|error| self.broken(error))?;
+            .map_err(|error| self.broken(&error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok((answer, connection));

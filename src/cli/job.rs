@@ -55,7 +55,7 @@ pub async fn run(
 
 /// The progress bar, on standard error.
 struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     shown: bool,
     style: Option<(Unit, bool)>,
 }
@@ -68,7 +68,7 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         Self {
-            bar: ProgressBar::with_draw_target(None, target),
+            drawn: ProgressBar::with_draw_target(None, target),
             shown,
             style: None,
         }
@@ -81,22 +81,22 @@ impl Bar {
                 if self.style != Some(wanted) {
                     self.style = Some(wanted);
                     if let Ok(style) = ProgressStyle::with_template(template(*unit, total.is_some())) {
-                        self.bar.set_style(style);
+                        self.drawn.set_style(style);
                     }
                 }
                 if let Some(total) = total {
-                    self.bar.set_length(*total);
+                    self.drawn.set_length(*total);
                 }
-                self.bar.set_position(*done);
+                self.drawn.set_position(*done);
             }
-            Event::Note { text } if self.shown => self.bar.println(text),
+            Event::Note { text } if self.shown => self.drawn.println(text),
             Event::Note { text } => say(text),
             Event::Done { .. } | Event::Failed { .. } => {}
         }
     }
 
     fn end(&self) {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
     }
 }
 

@@ -49,8 +49,8 @@ enum Command {
     Explain(ReferenceArguments),
     /// Ask the upstream about REF now, however fresh it is
     Refresh(ReferenceArguments),
-    /// Remove REF from the cache: a tag, or with a digest a manifest
-    Purge(PurgeArguments),
+    /// Remove a tag, or with a digest a manifest, so that it is fetched anew. What it names stays
+    Purge(ReferenceArguments),
 }
 
 #[derive(Args)]
@@ -70,15 +70,6 @@ struct ReferenceArguments {
     reference: String,
     #[command(flatten)]
     daemon: DaemonArguments,
-}
-
-#[derive(Args)]
-struct PurgeArguments {
-    #[command(flatten)]
-    about: ReferenceArguments,
-    /// Remove the manifests and blobs of the image too, but for those that other images here need
-    #[arg(long)]
-    with_content: bool,
 }
 
 #[derive(Args)]
@@ -129,12 +120,9 @@ pub fn run() -> ExitCode {
         Command::Refresh(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
             admin::refresh(config, &reference, daemon.json).await
         }),
-        Command::Purge(PurgeArguments { about, with_content }) => {
-            let ReferenceArguments { reference, daemon } = about;
-            ask(&daemon, async |config| {
-                admin::purge(config, &reference, with_content, daemon.json).await
-            })
-        }
+        Command::Purge(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
+            admin::purge(config, &reference, daemon.json).await
+        }),
     }
 }
 

@@ -328,23 +328,6 @@ pub(super) fn purged(told: &Purged) -> String {
     if let Some(digest) = &told.digest {
         let _ = write!(text, ", it pointed at {digest}");
     }
-    let content = &told.content;
-    if !content.manifests.is_empty() {
-        let _ = write!(
-            text,
-            "\n  {} and {}, {}",
-            count(content.manifests.len() as u64, "manifest"),
-            count(content.blobs, "blob"),
-            bytes(content.bytes)
-        );
-    }
-    if content.kept > 0 {
-        let _ = write!(
-            text,
-            "\n  {} stay: other images here need them",
-            number(content.kept)
-        );
-    }
     text
 }
 

@@ -23,7 +23,7 @@ pub struct ServerConfig {
     pub public_url: Option<Url>,
     /// The mirror door's own port, if any.
     pub mirror_listen: Option<SocketAddr>,
-    /// Where `/metrics`, `/livez` and `/readyz` are, if not on the main door.
+    /// Where `/metrics`, `/livez`, `/readyz` and `/api/` are, if not on the main door.
     pub admin_listen: Option<SocketAddr>,
     /// How long running responses and fills may take to finish after SIGTERM; zero is not at all.
     pub drain_timeout: Duration,

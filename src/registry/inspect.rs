@@ -21,12 +21,10 @@ impl Registry {
         self.cache.refresh(&repository.place, &reference).await
     }
 
-    /// Removes what `text` means; `with_content`: with all that nothing else here needs.
-    pub async fn purge(&self, text: &str, with_content: bool) -> Result<Purged, Error> {
+    /// Removes the tag or manifest that `text` means.
+    pub async fn purge(&self, text: &str) -> Result<Purged, Error> {
         let (repository, reference) = self.find(text)?;
-        self.cache
-            .purge(&repository.place, &reference, with_content)
-            .await
+        self.cache.purge(&repository.place, &reference).await
     }
 
     /// How it stands: what is kept, what is being fetched, how the upstreams are. The caller knows how long it runs,

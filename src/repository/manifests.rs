@@ -41,6 +41,14 @@ impl Repositories {
         }))
     }
 
+    /// Removes a manifest, whichever repositories serve it: they fetch it again when it is asked for. Whether it was here.
+    pub async fn remove_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        let was_here = self.manifest(digest).await?.is_some();
+        self.index.commit(vec![Change::remove_manifest(digest)]).await?;
+        self.manifests.invalidate(digest);
+        Ok(was_here)
+    }
+
     /// Keeps a verified manifest for `repository`, with links to what it names, and points `tag` at it: one
     /// transaction, so that no tag ever points at a manifest that is not here.
     pub fn put_manifest(

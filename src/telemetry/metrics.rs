@@ -21,6 +21,10 @@ const OPERATIONS: usize = 16;
 const OUTCOMES: usize = 8;
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Labels of a request, and the place of the outcome among them.
+const LABELS: [&str; 4] = ["door", "operation", "outcome", "status"];
+const OUTCOME: usize = 2;
+
 /// Seconds to the first byte: from a warm manifest to an upstream's time-out.
 const BUCKETS: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -72,7 +76,7 @@ impl Metrics {
         let requests = family.counters(
             "wharfinger_requests_total",
             "Requests that have ended, by door, operation, what the cache did, and class of the status.",
-            &["door", "operation", "outcome", "status"],
+            &LABELS,
         );
         let seconds = family.histograms(
             "wharfinger_request_seconds",
@@ -216,11 +220,10 @@ impl Metrics {
         let mut outcomes = BTreeMap::new();
         for family in self.requests.collect() {
             for child in family.get_metric() {
-                let labels = child.get_label();
-                if let Some(label) = labels.iter().find(|label| label.name() == "outcome") {
-                    let sum = outcomes.entry(label.value().to_owned()).or_insert(0);
-                    *sum += child.get_counter().get_value() as u64;
-                }
+                let label = |name| child.get_label().iter().find(|label| label.name() == name);
+                let values = LABELS.map(|name| label(name).map_or("", |label| label.value()));
+                let sum = outcomes.entry(values[OUTCOME].to_owned()).or_insert(0);
+                *sum += self.requests.with_label_values(&values).get();
             }
         }
         outcomes

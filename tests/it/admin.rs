@@ -689,3 +689,35 @@ async fn a_purged_tag_is_asked_for_anew_and_its_content_stays() {
     assert_eq!(scene.upstream.manifest_gets(), 1);
     assert_eq!(asked(&scene.daemon, &["explain", REF]).await["expected"], "hit");
 }
+
+#[tokio::test]
+async fn a_purged_manifest_is_fetched_anew() {
+    let mut scene = Scene::start().await;
+    let image = two_layers(&scene);
+    get(scene.daemon.manifest_url(NAME, "1")).await.ok();
+    let layer = image.layer_digest(0);
+    get(scene.daemon.blob_url(NAME, &layer)).await.ok();
+    scene.completed(1).await;
+    let by_digest = format!("{NAME}@{}", image.digest());
+    let words = run(&scene.daemon, &["purge", &by_digest]).await;
+    assert_eq!(words.text(), format!("{by_digest}: removed\n"));
+    scene.daemon.restart().await;
+    let told = asked(&scene.daemon, &["explain", REF]).await;
+    assert_eq!(
+        (&told["expected"], &told["manifest"]["state"]),
+        (&json!("miss"), &json!("absent"))
+    );
+    assert_eq!(
+        asked(&scene.daemon, &["purge", &by_digest]).await["removed"],
+        false
+    );
+
+    scene.upstream.forget_requests();
+    get(scene.daemon.manifest_url(NAME, "1")).await.ok();
+    assert_eq!(scene.upstream.manifest_gets(), 1);
+    assert_hit(&get(scene.daemon.blob_url(NAME, &layer)).await);
+    // A digest of something else is not removed as a manifest.
+    let of_blob = format!("{NAME}@{layer}");
+    assert_eq!(asked(&scene.daemon, &["purge", &of_blob]).await["removed"], false);
+    assert_hit(&get(scene.daemon.blob_url(NAME, &layer)).await);
+}

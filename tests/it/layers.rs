@@ -29,7 +29,10 @@ const FLOORS: &[(&str, u8)] = &[
 /// Rooms that see only some of what lies below them.
 const ONLY: &[(&str, &[&str])] = &[
     ("api", &["registry", "server", "oci", "telemetry", "clock", "job"]),
-    ("registry", &["cache", "repository", "storage", "upstream", "oci"]),
+    (
+        "registry",
+        &["cache", "repository", "storage", "upstream", "config", "oci"],
+    ),
     ("server", &["config", "telemetry", "mapped"]),
     ("repository", &["storage", "config", "oci", "clock"]),
     ("config", &["oci"]),

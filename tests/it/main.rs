@@ -14,6 +14,7 @@ mod drain;
 mod errors;
 mod expect;
 mod freshness;
+mod jobs;
 mod layers;
 mod malformed;
 mod manifests;

@@ -22,16 +22,6 @@ struct About {
     reference: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Purge {
-    #[serde(rename = "ref")]
-    reference: String,
-    /// With all that nothing else here needs.
-    #[serde(default)]
-    content: bool,
-}
-
 pub(super) async fn status(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let shared = asking.shared;
     let outcomes = shared.metrics.outcomes();
@@ -67,15 +57,12 @@ pub(super) async fn refresh(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 }
 
 pub(super) async fn purge(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
-    let Purge { reference, content } = request::json(asking).await?;
-    let told = asking.shared.registry.purge(&reference, content).await;
+    let About { reference } = request::json(asking).await?;
+    let told = asking.shared.registry.purge(&reference).await;
     let told = told.map_err(Failure::Registry)?;
     tracing::info!(
         reference = told.reference,
         removed = told.removed,
-        manifests = told.content.manifests.len(),
-        blobs = told.content.blobs,
-        bytes = told.content.bytes,
         "purged by an operator"
     );
     reply(&told)

@@ -6,7 +6,7 @@
 //! | `GET /api/status` | [`registry::report::Status`](crate::registry::report::Status) |
 //! | `GET /api/explain?ref=REF` | [`registry::report::Explanation`](crate::registry::report::Explanation) |
 //! | `POST /api/refresh` with `{"ref": REF}` | [`registry::report::Refreshed`](crate::registry::report::Refreshed) |
-//! | `POST /api/purge` with `{"ref": REF, "content": false}` | [`registry::report::Purged`](crate::registry::report::Purged) |
+//! | `POST /api/purge` with `{"ref": REF}` | [`registry::report::Purged`](crate::registry::report::Purged) |
 //! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
 //!
 //! Errors have the distribution spec's form. Over TCP a request has to pass [`access`].

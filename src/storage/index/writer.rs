@@ -62,6 +62,11 @@ impl Change {
         Self::put(MANIFESTS, digest.to_key(), row)
     }
 
+    /// A manifest is to go.
+    pub fn remove_manifest(digest: &Digest) -> Self {
+        Self::remove(MANIFESTS, digest.to_key())
+    }
+
     /// A tag points at a manifest.
     pub fn put_tag(repository: &str, tag: &Tag, row: &TagRow) -> Self {
         Self::put(TAGS, tag_key(repository, tag.as_str()), row)
