@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use wharfinger::api::{Api, Entrance, Options};
 use wharfinger::cache::Cache;
 use wharfinger::cli::{CallError, Told, job};
-use wharfinger::config::Config;
+use wharfinger::config::{Config, StorageConfig};
 use wharfinger::job::{Job, Jobs, Progress, Unit};
 use wharfinger::registry::{Names, OwnAddresses, Registry};
 use wharfinger::server::{Drain, Limits, Server, bind_local};
@@ -71,8 +71,8 @@ fn door() -> Door {
     let config = Config::from_toml_str(&text, "test.toml").expect("a configuration");
     let (permits, stopped) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let metrics = Arc::new(Metrics::new());
-    let storage = Storage::open(folder.path()).expect("a data folder");
-    let cache = Cache::new(storage, metrics.clone());
+    let storage = Storage::open(&StorageConfig::in_folder(folder.path().to_owned())).expect("a data folder");
+    let cache = Cache::new(storage, metrics.clone(), tokio::runtime::Handle::current());
     let registry = Registry::new(cache, Names::new(&[], None), OwnAddresses::default());
     let count = Count {
         permits: permits.clone(),
