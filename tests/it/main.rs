@@ -26,6 +26,7 @@ mod referrers;
 mod restart;
 mod resume;
 mod scene;
+mod sparse;
 mod support;
 mod support_tests;
 mod tags;
