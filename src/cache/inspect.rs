@@ -15,7 +15,7 @@ use super::freshness::{self, Verdict};
 use super::inflight::Opened;
 use super::negative::Missing;
 use super::report::{
-    BlobReport, Content, EvictionCost, Expected, Explanation, FillReport, Here, ManifestReport, State,
+    BlobReport, Content, EvictionCost, Expected, Explanation, FillReport, Here, ManifestReport, Room, State,
     TagReport, UpstreamReport, UpstreamState, span,
 };
 use super::{Cache, Place};
@@ -85,6 +85,20 @@ impl Cache {
             manifests,
             tags,
         })
+    }
+
+    /// The room that this takes. Blocking, for a moment.
+    pub fn room(&self) -> Room {
+        let blobs = &self.shared.storage.blobs;
+        let usage = blobs.space().usage();
+        Room {
+            used: usage.used,
+            index: usage.index,
+            limit: usage.limit,
+            limit_for_blobs: usage.limit_for_blobs,
+            disk_free: usage.disk_free,
+            interrupted: blobs.interrupted().len() as u64,
+        }
     }
 
     /// The downloads in progress, the fullest first.
@@ -218,15 +232,15 @@ impl Cache {
 
     /// What is here of `digest`, and of all that it names.
     async fn look(&self, place: &Place, digest: Digest) -> Result<Found, Error> {
-        let arriving = self
-            .shared
-            .fills
-            .all()
-            .into_iter()
-            .filter_map(|(digest, _, opened)| match opened {
-                Some(Opened::Growing(growing)) => Some((digest, growing.present())),
-                _ => None,
-            })
+        let fills = self.shared.fills.all().into_iter();
+        let running = fills.filter_map(|(digest, _, opened)| match opened {
+            Some(Opened::Growing(growing)) => Some((digest, growing.present())),
+            _ => None,
+        });
+        let interrupted = self.shared.storage.blobs.interrupted().into_iter();
+        let arriving = interrupted
+            .map(|partial| (partial.digest, partial.present))
+            .chain(running)
             .collect();
         let (cache, place) = (self.clone(), place.clone());
         let index = &self.shared.storage.index;

@@ -253,6 +253,8 @@ pub struct Status {
     pub data_dir: String,
     /// What it keeps.
     pub content: Content,
+    /// The room that this takes.
+    pub room: Room,
     /// Requests that have ended since the start, by what the cache did for them.
     pub answers: Answers,
     /// Downloads in progress.
@@ -270,6 +272,25 @@ pub struct Content {
     pub manifests: u64,
     /// Tags.
     pub tags: u64,
+}
+
+/// Room on the disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// What blobs and partial files take up, or have reserved.
+    pub used: u64,
+    /// The index's file, which holds the manifests.
+    pub index: u64,
+    /// `storage.max_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What of the limit is for blobs and partial files: the rest is the index's, with what it may grow by at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_for_blobs: Option<u64>,
+    /// Free space of the disk.
+    pub disk_free: u64,
+    /// Interrupted downloads that are kept to go on with.
+    pub interrupted: u64,
 }
 
 /// Requests for content, by what the cache did.

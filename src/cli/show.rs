@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cache::report::{
-    BlobReport, Explanation, ManifestReport, Purged, RefreshOutcome, Refreshed, State, Status,
+    BlobReport, Explanation, ManifestReport, Purged, RefreshOutcome, Refreshed, Room, State, Status,
     UpstreamReport, span,
 };
 use crate::clock::Timestamp;
@@ -100,6 +100,31 @@ fn ago(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", span(seconds)))
 }
 
+fn room(room: &Room) -> String {
+    let mut text = bytes(room.used);
+    // Writing into a String cannot fail.
+    let _ = match room.limit_for_blobs.zip(room.limit) {
+        Some((blobs, limit)) => write!(
+            text,
+            " of {} ({} %; max_size {})",
+            bytes(blobs),
+            room.used.saturating_mul(100) / blobs.max(1),
+            bytes(limit)
+        ),
+        None => Ok(()),
+    };
+    let _ = write!(
+        text,
+        ", index {}, {} free on the disk",
+        bytes(room.index),
+        bytes(room.disk_free)
+    );
+    if room.interrupted > 0 {
+        let _ = write!(text, ", {}", count(room.interrupted, "interrupted download"));
+    }
+    text
+}
+
 /// `wharfinger status`
 pub(super) fn status(status: &Status) -> String {
     let up = span(status.uptime_seconds);
@@ -123,6 +148,7 @@ pub(super) fn status(status: &Status) -> String {
             ]
             .join(", "),
         ],
+        vec!["room".to_owned(), room(&status.room)],
         vec![
             "answers".to_owned(),
             format!(

@@ -133,7 +133,7 @@ async fn a_killed_fill_goes_on_by_itself_after_the_start() {
     scene.completed(1).await;
     assert_eq!(
         scene.ranges(&blob),
-        ["".to_owned(), format!("bytes={}-", 3 * MIB)]
+        [String::new(), format!("bytes={}-", 3 * MIB)]
     );
     let blob = scene.known(blob.digest, blob.bytes);
     scene.hit(&blob).await;
