@@ -14,6 +14,7 @@ use crate::cache::{Cache, Place};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
 use crate::job::Jobs;
+use crate::maintenance::Evict;
 use crate::registry::{Door, Names, OwnAddresses, Registry};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
@@ -78,7 +79,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         registry,
         metrics,
         access,
-        Jobs::new(),
+        Jobs::new().with(Evict::new(cache.clone())),
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
@@ -115,6 +116,8 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
                 .await;
         });
     }
+    let keeper = cache.clone();
+    tokio::spawn(async move { tokio::join!(keeper.keep_access(), keeper.keep_room()) });
     let continuing = cache.clone();
     tokio::spawn(async move {
         continuing

@@ -1,6 +1,7 @@
 //! The wall clock, in one place: what is kept across restarts is stamped with it. Durations within one run are
 //! measured with `Instant` instead.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time as kept in the index: milliseconds since 1970 (UTC).
@@ -22,5 +23,22 @@ impl Timestamp {
     /// How long ago `earlier` was; zero when the clock was set back meanwhile.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// When something was last noted as used; never, at first.
+#[derive(Debug, Default)]
+pub struct LastUse(AtomicU64);
+
+impl LastUse {
+    /// Whether a use at `now` is to be noted: once in `grain`. Costs a load when it is not.
+    pub fn is_due(&self, now: Timestamp, grain: Duration) -> bool {
+        let last = Timestamp(self.0.load(Ordering::Relaxed));
+        // A clock that was set back is believed.
+        if now >= last && now.since(last) < grain {
+            return false;
+        }
+        self.0.store(now.0, Ordering::Relaxed);
+        true
     }
 }

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod collapse;
 pub mod config;
 pub mod job;
+pub mod maintenance;
 pub mod mapped;
 pub mod oci;
 pub mod registry;

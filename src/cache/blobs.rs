@@ -19,6 +19,7 @@ impl Cache {
         if link.is_some()
             && let Some(blob) = self.shared.storage.blobs.opened(digest)
         {
+            self.shared.access.touch(digest, &blob.last_use);
             return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
         }
         Box::pin(self.blob_not_open(place, digest, link)).await
@@ -54,6 +55,7 @@ impl Cache {
             }
         }
         if let Some(blob) = stored {
+            self.shared.access.touch(digest, &blob.last_use);
             return Ok(Answer::new(BlobReader::Stored(blob), CacheStatus::HIT));
         }
         let (mut collapsed, mut again) = (false, true);

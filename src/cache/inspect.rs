@@ -79,26 +79,30 @@ impl Cache {
 
     /// What is kept.
     pub async fn content(&self) -> Result<Content, Error> {
-        let [blobs, manifests, tags] = self.shared.storage.index.read(Index::counts).await?;
+        let count = |index: &Index| Ok((index.totals()?, index.tag_count()?));
+        let (totals, tags) = self.shared.storage.index.read(count).await?;
         Ok(Content {
-            blobs,
-            manifests,
+            blobs: totals.blobs,
+            manifests: totals.manifests,
             tags,
         })
     }
 
-    /// The room that this takes. Blocking, for a moment.
-    pub fn room(&self) -> Room {
+    /// The room that this takes.
+    pub async fn room(&self) -> Result<Room, Error> {
         let blobs = &self.shared.storage.blobs;
-        let usage = blobs.space().usage();
-        Room {
+        let space = blobs.space().clone();
+        let usage = tokio::task::spawn_blocking(move || space.usage())
+            .await
+            .map_err(|_| Error::internal("looking at the room was given up"))?;
+        Ok(Room {
             used: usage.used,
             index: usage.index,
             limit: usage.limit,
             limit_for_blobs: usage.limit_for_blobs,
             disk_free: usage.disk_free,
             interrupted: blobs.interrupted().len() as u64,
-        }
+        })
     }
 
     /// The downloads in progress, the fullest first.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
+use crate::clock::{LastUse, Timestamp};
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
 use crate::upstream::Access;
 
 use super::error::{Error, ErrorKind};
+use super::eviction;
 use super::freshness::{self, Verdict};
 use super::negative::Missing;
 use super::revalidate::Revalidated;
@@ -141,7 +142,11 @@ impl Shared {
         if link.is_none_or(|link| !link.manifest) {
             return Ok(None);
         }
-        Ok(self.repositories.manifest(digest).await?)
+        let manifest = self.repositories.manifest(digest).await?;
+        if let Some(manifest) = &manifest {
+            self.access.touch(digest, &manifest.last_use);
+        }
+        Ok(manifest)
     }
 
     /// GETs a manifest, unless it has come between the client's look and this run: a herd is one request.
@@ -192,12 +197,17 @@ impl Shared {
             bytes: fetched.bytes,
             media_type: outline.media_type.clone(),
             digest: fetched.digest,
+            last_use: LastUse::default(),
         });
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        self.repositories.put_manifest(&place.key, &stored, &outline, tag);
+        let health = self.metrics.upstream(place.upstream.prefix()).health();
+        let counted = health.remaining.is_some();
+        let class_of = |bytes| eviction::class_of(bytes, counted);
+        self.repositories
+            .put_manifest(&place.key, &stored, &outline, tag, class_of);
         Ok(stored)
     }
 }

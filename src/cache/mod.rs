@@ -3,8 +3,10 @@
 //! The download belongs to nobody's request: every client, the first included, is a reader of the growing file.
 //! Called by `registry`.
 
+mod access;
 mod blobs;
 mod error;
+mod eviction;
 mod fill;
 mod freshness;
 mod inflight;
@@ -16,7 +18,6 @@ mod purge;
 mod refresh;
 pub mod report;
 mod revalidate;
-mod room;
 mod status;
 mod visibility;
 
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +38,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
 pub use error::{Error, ErrorKind};
+pub use eviction::Evicted;
 pub use listings::TagsPage;
 pub use status::{Answer, CacheStatus, Outcome};
 
@@ -78,6 +81,9 @@ struct Shared {
     repositories: Repositories,
     metrics: Arc<Metrics>,
     fills: Inflight,
+    access: access::Access,
+    /// One eviction at a time: each would take the same victims.
+    evictions: Semaphore,
     tasks: TaskTracker,
     /// Where fills run: writing and hashing in place may hold these threads for a moment.
     fill_threads: Handle,
@@ -109,6 +115,8 @@ impl Cache {
             repositories,
             metrics,
             fills: Inflight::default(),
+            access: access::Access::default(),
+            evictions: Semaphore::new(1),
             tasks: TaskTracker::new(),
             fill_threads,
             stop: CancellationToken::new(),
@@ -146,6 +154,7 @@ impl Cache {
 
     /// Makes everything that was submitted to the index durable. Blocking.
     pub fn close(&self) {
+        self.flush_access();
         self.shared.storage.close();
     }
 

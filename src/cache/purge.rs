@@ -22,10 +22,10 @@ impl Cache {
             }
             Reference::Digest(digest) => {
                 let here = self.shared.linked_manifest(place, digest).await?.is_some();
-                (
-                    here && self.shared.repositories.remove_manifest(digest).await?,
-                    None,
-                )
+                if here {
+                    self.shared.repositories.remove_manifest(digest).await?;
+                }
+                (here, None)
             }
         };
         Ok(Purged {

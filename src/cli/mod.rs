@@ -12,12 +12,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use http::StatusCode;
 
 use crate::app;
 use crate::config::{self, Config, ConfigFaults};
+use crate::job::Job as _;
+use crate::maintenance::{Evict, EvictOptions};
 
 pub use admin::Told;
 pub use client::CallError;
@@ -51,6 +54,8 @@ enum Command {
     Refresh(ReferenceArguments),
     /// Remove a tag, or with a digest a manifest, so that it is fetched anew. What it names stays
     Purge(ReferenceArguments),
+    /// Make room now: the images that are worth least go, until SIZE is free
+    Evict(EvictArguments),
 }
 
 #[derive(Args)]
@@ -68,6 +73,15 @@ struct ReferenceArguments {
     /// An image: nginx, docker.io/library/nginx:1.27, quay/org/app@sha256:..., localhost:5000/docker-hub/library/nginx
     #[arg(value_name = "REF")]
     reference: String,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
+struct EvictArguments {
+    /// What is to be free: 10GiB, 500MB
+    #[arg(value_name = "SIZE")]
+    size: ByteSize,
     #[command(flatten)]
     daemon: DaemonArguments,
 }
@@ -122,6 +136,10 @@ pub fn run() -> ExitCode {
         }),
         Command::Purge(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
             admin::purge(config, &reference, daemon.json).await
+        }),
+        Command::Evict(EvictArguments { size, daemon }) => ask(&daemon, async |config| {
+            let options = EvictOptions { bytes: size.as_u64() };
+            job::run(config, Evict::NAME, &options, daemon.json, show::evicted).await
         }),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::cache::Evicted;
 use crate::cache::report::{
     BlobReport, Explanation, ManifestReport, Purged, RefreshOutcome, Refreshed, Room, State, Status,
     UpstreamReport, span,
@@ -98,6 +99,16 @@ fn pulls_left(upstream: &UpstreamReport) -> Option<String> {
 
 fn ago(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", span(seconds)))
+}
+
+/// What an eviction did.
+pub(super) fn evicted(result: &serde_json::Value) -> String {
+    let evicted: Evicted = serde_json::from_value(result.clone()).unwrap_or_default();
+    let mut parts = vec![count(evicted.manifests, "manifest"), count(evicted.blobs, "blob")];
+    if evicted.partials > 0 {
+        parts.push(count(evicted.partials, "interrupted download"));
+    }
+    format!("freed {}: {}", bytes(evicted.bytes), parts.join(", "))
 }
 
 fn room(room: &Room) -> String {

@@ -37,7 +37,7 @@ impl Registry {
             uptime_seconds: uptime.as_secs(),
             data_dir: data_dir.to_owned(),
             content,
-            room: self.cache.room(),
+            room: self.cache.room().await?,
             answers,
             fills: self.cache.fills(),
             upstreams: upstreams

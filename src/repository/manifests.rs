@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::clock::{LastUse, Timestamp};
 use crate::oci::{Descriptor, Digest, Manifest, MediaType, Tag};
-use crate::storage::{Change, Error, ManifestRow, Proof};
+use crate::storage::{Change, Error, ManifestRow, Outline, Proof, Removed};
 
 use super::tags::TagState;
 use super::{Key, Link, Repositories};
@@ -20,43 +20,50 @@ pub struct StoredManifest {
     pub media_type: MediaType,
     /// Its digest.
     pub digest: Digest,
+    /// When its last use was noted.
+    pub last_use: LastUse,
 }
 
 impl Repositories {
     /// A manifest that is here, whichever repository fetched it: the caller checks the link.
     pub async fn manifest(&self, digest: &Digest) -> Result<Option<Arc<StoredManifest>>, Error> {
-        if let Some(manifest) = self.manifests.get(digest) {
+        if let Some(manifest) = self.memory.manifests.get(digest) {
             return Ok(Some(manifest));
         }
         let digest = *digest;
+        let seen = self.memory.removals();
         let row = self.index.read(move |index| index.manifest(&digest)).await?;
         Ok(row.map(|row| {
             let manifest = Arc::new(StoredManifest {
                 bytes: row.bytes,
                 media_type: MediaType::new(&row.media_type),
                 digest,
+                last_use: LastUse::default(),
             });
-            self.manifests.insert(digest, manifest.clone());
+            self.memory.manifests.insert(digest, manifest.clone());
+            if self.memory.removals() != seen {
+                self.memory.manifests.invalidate(&digest);
+            }
             manifest
         }))
     }
 
-    /// Removes a manifest, whichever repositories serve it: they fetch it again when it is asked for. Whether it was here.
-    pub async fn remove_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        let was_here = self.manifest(digest).await?.is_some();
-        self.index.commit(vec![Change::remove_manifest(digest)]).await?;
-        self.manifests.invalidate(digest);
-        Ok(was_here)
+    /// Removes a manifest from all repositories, with the tags that point at it; says what went with it and which blobs
+    /// nobody needs any more. Durable when it returns.
+    pub async fn remove_manifest(&self, digest: &Digest) -> Result<Removed, Error> {
+        self.index.remove(vec![Change::remove_manifest(digest)]).await
     }
 
     /// Keeps a verified manifest for `repository`, with links to what it names, and points `tag` at it: one
-    /// transaction, so that no tag ever points at a manifest that is not here.
+    /// transaction, so that no tag ever points at a manifest that is not here. `class_of` tells the class of eviction
+    /// of so many bytes.
     pub fn put_manifest(
         &self,
         repository: &Key,
         stored: &Arc<StoredManifest>,
         outline: &Manifest,
         tag: Option<&Tag>,
+        class_of: impl FnOnce(u64) -> u8,
     ) {
         let digest = &stored.digest;
         let row = ManifestRow {
@@ -64,7 +71,9 @@ impl Repositories {
             bytes: stored.bytes.clone(),
         };
         let mut changes = Vec::with_capacity(3 + outline.blobs.len() + outline.manifests.len());
-        changes.push(Change::put_manifest(digest, &row));
+        let mut needs = Outline::of(outline, stored.bytes.len() as u64);
+        needs.class = class_of(needs.bytes);
+        changes.push(Change::put_manifest(digest, &row, &needs, Timestamp::now()));
         let own = Link {
             size: stored.bytes.len() as u64,
             proof: Proof::Fetched,
@@ -77,7 +86,7 @@ impl Repositories {
                 .filter_map(|named| self.named_change(repository, named, manifest));
             changes.extend(named);
         }
-        self.manifests.insert(*digest, stored.clone());
+        self.memory.manifests.insert(*digest, stored.clone());
         if let Some(tag) = tag {
             let state = TagState {
                 digest: *digest,
@@ -93,7 +102,7 @@ impl Repositories {
     /// A link to something that a manifest names; none when it is of an algorithm that cannot be served.
     fn named_change(&self, repository: &Key, descriptor: &Descriptor, manifest: bool) -> Option<Change> {
         let digest: Digest = descriptor.digest.parse().ok()?;
-        let known = self.links.get(&(repository.clone(), digest));
+        let known = self.memory.links.get(&(repository.clone(), digest));
         let same = |link: &Link| link.size == descriptor.size && link.manifest == manifest;
         if known.is_some_and(|link| link.proof != Proof::Named || same(&link)) {
             // Already proved, and better than by name: BuildKit's indexes name blobs as if they were manifests.

@@ -3,15 +3,15 @@
 //! A repository is named by its key, upstream prefix and name: `docker-hub/library/nginx`. Called by `cache`.
 
 mod manifests;
+mod memory;
 mod tags;
 
 use std::sync::Arc;
 
-use moka::sync::Cache;
-
 use crate::clock::Timestamp;
-use crate::oci::{Descriptor, Digest, Tag};
+use crate::oci::{Descriptor, Digest};
 use crate::storage::{Change, Error, Index, LinkRow, Proof, ReferrersRow};
+use memory::Memory;
 
 pub use manifests::StoredManifest;
 pub use tags::TagState;
@@ -19,17 +19,10 @@ pub use tags::TagState;
 /// A repository's key. Cheap to clone.
 pub type Key = Arc<str>;
 
-/// Rows kept decoded in memory.
-const MOST_LINKS: u64 = 200_000;
-const MOST_TAGS: u64 = 100_000;
-const MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
-
 /// All repositories.
 pub struct Repositories {
     index: Arc<Index>,
-    links: Cache<(Key, Digest), Link>,
-    manifests: Cache<Digest, Arc<StoredManifest>>,
-    tags: Cache<(Key, Tag), TagState>,
+    memory: Arc<Memory>,
 }
 
 /// Content that a repository may serve.
@@ -44,28 +37,21 @@ pub struct Link {
 }
 
 impl Repositories {
-    /// Rooms over `index`.
+    /// Rooms over `index`. What is removed from it is forgotten here too, whoever removed it.
     pub fn new(index: Arc<Index>) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<StoredManifest>| {
-            u32::try_from(manifest.bytes.len() + 256).unwrap_or(u32::MAX)
-        };
-        Self {
-            index,
-            links: Cache::new(MOST_LINKS),
-            manifests: Cache::builder()
-                .max_capacity(MANIFEST_BYTES)
-                .weigher(weigh)
-                .build(),
-            tags: Cache::new(MOST_TAGS),
-        }
+        let memory = Arc::new(Memory::new());
+        let its = memory.clone();
+        index.on_removed(move |removed| its.forget(removed));
+        Self { index, memory }
     }
 
     /// The link of `repository` to `digest`, if it may serve it.
     pub async fn link(&self, repository: &Key, digest: &Digest) -> Result<Option<Link>, Error> {
         let key = (repository.clone(), *digest);
-        if let Some(link) = self.links.get(&key) {
+        if let Some(link) = self.memory.links.get(&key) {
             return Ok(Some(link));
         }
+        let seen = self.memory.removals();
         let (repository, digest) = key.clone();
         let row = self
             .index
@@ -77,12 +63,30 @@ impl Repositories {
             manifest: row.manifest,
         });
         // A newer one may have come while the row was read.
-        Ok(link.map(|link| self.links.entry(key).or_insert(link).into_value()))
+        Ok(link.map(|link| {
+            let link = self.memory.links.entry(key.clone()).or_insert(link).into_value();
+            if self.memory.removals() != seen {
+                self.memory.links.invalidate(&key);
+            }
+            link
+        }))
+    }
+
+    /// Forgets that `repository` may serve `digest`: it has to be proved again.
+    pub fn remove_link(&self, repository: &Key, digest: &Digest) {
+        self.memory.links.invalidate(&(repository.clone(), *digest));
+        self.index.submit(vec![Change::remove_link(repository, digest)]);
+    }
+
+    /// Forgets the referrers of `subject`.
+    pub fn remove_referrers(&self, repository: &Key, subject: &Digest) {
+        self.index
+            .submit(vec![Change::remove_referrers(repository, subject)]);
     }
 
     /// Remembers that `repository` may serve `digest`.
     pub fn put_link(&self, repository: &Key, digest: &Digest, link: Link) {
-        let known = self.links.get(&(repository.clone(), *digest));
+        let known = self.memory.links.get(&(repository.clone(), *digest));
         if known.is_some_and(|known| known.manifest && !link.manifest) {
             // Some registries give manifests out as blobs too: that must not make a manifest unservable.
             return;
@@ -93,7 +97,7 @@ impl Repositories {
     }
 
     fn link_change(&self, repository: &Key, digest: &Digest, link: Link) -> Change {
-        self.links.insert((repository.clone(), *digest), link);
+        self.memory.links.insert((repository.clone(), *digest), link);
         let Link {
             size,
             proof,

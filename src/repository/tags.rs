@@ -21,9 +21,10 @@ impl Repositories {
     /// The state of a tag that was pulled before.
     pub async fn tag(&self, repository: &Key, tag: &Tag) -> Result<Option<TagState>, Error> {
         let key = (repository.clone(), tag.clone());
-        if let Some(state) = self.tags.get(&key) {
+        if let Some(state) = self.memory.tags.get(&key) {
             return Ok(Some(state));
         }
+        let seen = self.memory.removals();
         let (repository, tag) = key.clone();
         let row = self.index.read(move |index| index.tag(&repository, &tag)).await?;
         let state = row.and_then(|row| {
@@ -35,7 +36,13 @@ impl Repositories {
             })
         });
         // A newer state may have come while the row was read.
-        Ok(state.map(|state| self.tags.entry(key).or_insert(state).into_value()))
+        Ok(state.map(|state| {
+            let state = self.memory.tags.entry(key.clone()).or_insert(state).into_value();
+            if self.memory.removals() != seen {
+                self.memory.tags.invalidate(&key);
+            }
+            state
+        }))
     }
 
     /// Changes the state of a tag whose manifest is here.
@@ -47,7 +54,7 @@ impl Repositories {
 
     /// Forgets a tag. What its digest reaches stays.
     pub fn remove_tag(&self, repository: &Key, tag: &Tag) {
-        self.tags.invalidate(&(repository.clone(), tag.clone()));
+        self.memory.tags.invalidate(&(repository.clone(), tag.clone()));
         self.index.submit(vec![Change::remove_tag(repository, tag)]);
     }
 
@@ -59,7 +66,7 @@ impl Repositories {
     }
 
     pub(super) fn tag_change(&self, repository: &Key, tag: &Tag, state: TagState) -> Change {
-        self.tags.insert((repository.clone(), tag.clone()), state);
+        self.memory.tags.insert((repository.clone(), tag.clone()), state);
         let row = TagRow {
             digest: state.digest.to_string(),
             validated_at: state.validated_at,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{LastUse, Timestamp};
 use crate::mapped::MappedFile;
 use crate::oci::Digest;
 
@@ -28,6 +28,8 @@ pub struct StoredBlob {
     file: Arc<File>,
     size: u64,
     mapped: OnceLock<Option<Arc<MappedFile>>>,
+    /// When its last use was noted.
+    pub last_use: LastUse,
     /// Its room, once it is removed: the blocks are free when the last reader lets go.
     released: OnceLock<Reservation>,
 }
@@ -239,6 +241,7 @@ fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<A
         file: Arc::new(file),
         size,
         mapped: OnceLock::new(),
+        last_use: LastUse::default(),
         released: OnceLock::new(),
     })))
 }

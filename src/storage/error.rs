@@ -32,14 +32,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder was written by a version with another format.
-    #[error("{}: data format {found}, but this version reads format {expected}", path.display())]
+    #[error("{}: data format {found}, but this version reads format {expected} and older ones", path.display())]
     Format {
         /// The folder.
         path: PathBuf,
         /// What its marker says.
         found: String,
         /// What this version writes.
-        expected: u32,
+        expected: u64,
     },
     /// The bytes are not those of the digest.
     #[error("wrong content: expected {expected}, received {actual}")]

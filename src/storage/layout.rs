@@ -13,9 +13,12 @@ use super::error::Error;
 /// The file that says "this is our data folder, of this format". Its absence from a folder that is not empty means
 /// an unmounted or foreign volume.
 pub(super) const MARKER: &str = "wharfinger.json";
+/// The marker while it is written.
+const NEW_MARKER: &str = "wharfinger.json.new";
 
-/// Version of the layout and of the tables.
-const FORMAT: u32 = 1;
+/// Version of the layout and of the tables. A folder of format 1 is brought to this one when it is opened.
+const FORMAT: u64 = 2;
+const OLDEST_FORMAT: u64 = 1;
 
 pub(super) struct Layout {
     root: PathBuf,
@@ -103,19 +106,32 @@ impl Layout {
         // Each time: somebody may have emptied `blobs/` or removed `partial/` by hand.
         self.create_folders()?;
         if !marker.exists() {
-            let mut file = File::create(&marker).map_err(Error::at(&marker))?;
-            writeln!(file, "{{\"format\":{FORMAT}}}").map_err(Error::at(&marker))?;
-            file.sync_all().map_err(Error::at(&marker))?;
-            sync_folder(root)?;
+            self.mark()?;
         }
         Ok(lock)
     }
 
+    /// Whether the marker is of an older format, and an older version may have written last.
+    pub(super) fn is_outdated(&self) -> Result<bool, Error> {
+        let marker = self.root.join(MARKER);
+        let text = fs::read_to_string(&marker).map_err(Error::at(&marker))?;
+        Ok(format_of(&text).and_then(|format| format.as_u64()) != Some(FORMAT))
+    }
+
+    /// Writes the marker of the present format: older versions refuse the folder from here on.
+    pub(super) fn mark(&self) -> Result<(), Error> {
+        let (marker, new) = (self.root.join(MARKER), self.root.join(NEW_MARKER));
+        let mut file = File::create(&new).map_err(Error::at(&new))?;
+        writeln!(file, "{{\"format\":{FORMAT}}}").map_err(Error::at(&new))?;
+        file.sync_all().map_err(Error::at(&new))?;
+        fs::rename(&new, &marker).map_err(Error::at(&marker))?;
+        sync_folder(&self.root)
+    }
+
     fn check_format(&self, text: &str) -> Result<(), Error> {
-        let found = serde_json::from_str::<serde_json::Value>(text)
-            .ok()
-            .and_then(|marker| marker.get("format").cloned());
-        if found.as_ref().and_then(serde_json::Value::as_u64) == Some(u64::from(FORMAT)) {
+        let found = format_of(text);
+        let number = found.as_ref().and_then(serde_json::Value::as_u64);
+        if number.is_some_and(|format| (OLDEST_FORMAT..=FORMAT).contains(&format)) {
             return Ok(());
         }
         let found = found.map_or_else(|| "unreadable".to_owned(), |found| found.to_string());
@@ -131,7 +147,7 @@ impl Layout {
         let root = &self.root;
         for entry in fs::read_dir(root).map_err(Error::at(root))? {
             let name = entry.map_err(Error::at(root))?.file_name();
-            if !["lost+found", "lock", "blobs", "partial"]
+            if !["lost+found", "lock", "blobs", "partial", NEW_MARKER]
                 .iter()
                 .any(|known| name == *known)
             {
@@ -150,6 +166,11 @@ impl Layout {
         let partial = self.root.join("partial");
         fs::create_dir_all(&partial).map_err(Error::at(&partial))
     }
+}
+
+fn format_of(marker: &str) -> Option<serde_json::Value> {
+    let marker: serde_json::Value = serde_json::from_str(marker).ok()?;
+    marker.get("format").cloned()
 }
 
 /// Makes renames and creations in a folder durable.
@@ -175,6 +196,15 @@ mod tests {
         fs::write(root.path().join(MARKER), "{\"format\":99}").unwrap();
         let refusal = layout.prepare().unwrap_err().to_string();
         assert!(refusal.contains("data format 99"), "{refusal}");
+
+        // An older folder is taken, and marked once it is upgraded.
+        fs::write(root.path().join(MARKER), "{\"format\":1}").unwrap();
+        let lock = layout.prepare().unwrap();
+        assert!(layout.is_outdated().unwrap());
+        layout.mark().unwrap();
+        assert!(!layout.is_outdated().unwrap());
+        drop(lock);
+        drop(layout.prepare().unwrap());
 
         let foreign = tempfile::tempdir().unwrap();
         fs::write(foreign.path().join("thesis.doc"), "x").unwrap();

@@ -29,7 +29,10 @@ pub use error::Error;
 pub use extents::Extents;
 pub use growing::{Growing, NEAR, Want};
 pub use hasher::Hasher;
-pub use index::{BlobRow, Change, Index, LinkRow, ManifestRow, Proof, ReferrersRow, TagRow};
+pub use index::{
+    BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinRow, Proof, ReferrersRow, Removed, TagRow,
+    Totals, Unit, UnitKey, UnitKind,
+};
 pub use ingest::Ingest;
 pub use partial::Interrupted;
 pub use reader::{BlobReader, ReadError};
@@ -57,7 +60,12 @@ impl Storage {
     pub fn open(config: &StorageConfig) -> Result<Self, Error> {
         let layout = Arc::new(Layout::new(&config.data_dir));
         let lock = layout.prepare()?;
-        let index = Arc::new(Index::open(&layout.index())?);
+        let outdated = layout.is_outdated()?;
+        let index = Arc::new(Index::open(&layout.index(), outdated)?);
+        if outdated {
+            // Last: until then the older version, too, can open the folder.
+            layout.mark()?;
+        }
         let space = Space::new(
             layout.root().to_owned(),
             layout.index(),
@@ -65,7 +73,7 @@ impl Storage {
             config.min_free,
         );
         // Blobs stay counted until they are removed.
-        space.adopt(index.blob_bytes()?).keep();
+        space.adopt(index.totals()?.blob_bytes).keep();
         let partials = Partials::recover(layout.clone(), &space)?;
         let blobs = Blobs::new(layout, space, partials, index.clone());
         Ok(Self {

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("app", 9),
     ("api", 7),
     ("registry", 6),
+    ("maintenance", 6),
     ("cache", 5),
     ("repository", 4),
     ("upstream", 3),

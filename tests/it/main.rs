@@ -9,9 +9,11 @@
 mod admin;
 mod coalesce;
 mod config_files;
+mod crash;
 mod dashboards;
 mod drain;
 mod errors;
+mod eviction;
 mod expect;
 mod freshness;
 mod jobs;

@@ -195,7 +195,10 @@ impl Job {
             match created {
                 Ok(ingest) => return Ok(ingest),
                 Err(storage::Error::NoRoom(NoRoom { missing })) => {
-                    if missing > 0 && std::mem::take(&mut again) && self.shared.make_room(missing).await {
+                    if missing > 0
+                        && std::mem::take(&mut again)
+                        && self.shared.make_room(missing, &self.digest).await
+                    {
                         continue;
                     }
                     tracing::warn!(repository = &*self.place.key, %digest, size, "no room for a blob: it passes through");

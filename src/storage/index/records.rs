@@ -27,6 +27,12 @@ impl<R: Json> Record for R {
     }
 }
 
+/// What a file of `size` bytes takes up on the disk.
+pub(super) fn allocated(size: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    size.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
 /// A blob whose file is whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BlobRow {
@@ -121,12 +127,92 @@ impl Record for ManifestRow {
     }
 }
 
-/// `repository NUL tag`: NUL occurs in no name, so one repository's tags are one range.
-pub(super) fn tag_key(repository: &str, tag: &str) -> Vec<u8> {
-    [repository.as_bytes(), b"\0", tag.as_bytes()].concat()
+/// Why something is never evicted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRow {
+    /// Since when.
+    pub pinned_at: Timestamp,
+    /// What the operator said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
-/// `repository NUL digest`.
-pub(super) fn content_key(repository: &str, digest: &Digest) -> Vec<u8> {
-    [repository.as_bytes(), b"\0", &digest.to_key()].concat()
+impl Json for PinRow {}
+
+/// What a unit of eviction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnitKind {
+    /// A manifest with the blobs that it needs.
+    Image,
+    /// A list of manifests.
+    Index,
+    /// A blob that no manifest here needs.
+    Blob,
 }
+
+/// A unit of eviction, as kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct UnitRow {
+    pub(super) kind: UnitKind,
+    pub(super) last_used: Timestamp,
+    pub(super) bytes: u64,
+    pub(super) class: u8,
+}
+
+impl Json for UnitRow {}
+
+impl UnitRow {
+    pub(super) fn at(&self, digest: &Digest) -> Unit {
+        Unit {
+            key: self.key(digest),
+            kind: self.kind,
+            bytes: self.bytes,
+        }
+    }
+
+    pub(super) fn key(&self, digest: &Digest) -> UnitKey {
+        UnitKey {
+            class: self.class,
+            last_used: self.last_used,
+            digest: *digest,
+        }
+    }
+}
+
+/// The place of a unit among those of its class: the least recently used first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitKey {
+    /// Its class of value, 0 to 15.
+    pub class: u8,
+    /// When it was last used.
+    pub last_used: Timestamp,
+    /// The manifest, or the loose blob.
+    pub digest: Digest,
+}
+
+/// A unit of eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its place.
+    pub key: UnitKey,
+    /// What it is.
+    pub kind: UnitKind,
+    /// Its size in bytes: of an image with all that it needs, whether here or not.
+    pub bytes: u64,
+}
+
+/// What is here, counted. Kept exactly, transaction by transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Blobs.
+    pub blobs: u64,
+    /// The blocks that their files take up, in bytes.
+    pub blob_bytes: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Their bytes, without the index's own needs.
+    pub manifest_bytes: u64,
+}
+
+impl Json for Totals {}

@@ -1,6 +1,6 @@
 //! Every table of the index: key, value, and the version of its encoding in the name.
 
-use redb::{Database, TableDefinition};
+use redb::{TableDefinition, WriteTransaction};
 
 use crate::storage::error::Error;
 
@@ -16,12 +16,37 @@ pub(super) const TAGS: Table = TableDefinition::new("tags.v1");
 pub(super) const LINKS: Table = TableDefinition::new("links.v1");
 /// repository NUL digest -> [`super::ReferrersRow`]
 pub(super) const REFERRERS: Table = TableDefinition::new("referrers.v1");
+/// digest -> [`super::PinRow`]: never evicted.
+pub(super) const PINS: Table = TableDefinition::new("pins.v1");
+
+// What follows is derived from the tables above, by `apply` and in the same transaction.
+
+/// digest -> [`super::records::UnitRow`]: what eviction chooses from.
+pub(super) const UNITS: Table = TableDefinition::new("units.v1");
+/// class, last use, digest -> nothing: the units of each class, oldest first.
+pub(super) const ORDER: Table = TableDefinition::new("order.v1");
+/// manifest digest -> the digests that it needs, one after the other.
+pub(super) const OUTLINES: Table = TableDefinition::new("outlines.v1");
+/// content digest, manifest digest -> nothing: which manifests need a content.
+pub(super) const NEEDS: Table = TableDefinition::new("needs.v1");
+/// content digest, repository -> nothing: which repositories link a content.
+pub(super) const HOLDERS: Table = TableDefinition::new("holders.v1");
+/// manifest digest, repository NUL tag -> nothing: which tags point at a manifest.
+pub(super) const TAGGED: Table = TableDefinition::new("tagged.v1");
+/// name -> value: totals, format, and what maintenance remembers.
+pub(super) const META: Table = TableDefinition::new("meta.v1");
+
+const ALL: [Table; 13] = [
+    BLOBS, MANIFESTS, TAGS, LINKS, REFERRERS, PINS, UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED, META,
+];
+
+/// Those that an upgrade makes anew.
+pub(super) const DERIVED: [Table; 6] = [UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED];
 
 /// Creates what a new file lacks, so that readers always find their table.
-pub(super) fn create(database: &Database) -> Result<(), Error> {
-    let transaction = database.begin_write().map_err(Error::index)?;
-    for table in [BLOBS, MANIFESTS, TAGS, LINKS, REFERRERS] {
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {
+    for table in ALL {
         transaction.open_table(table).map_err(Error::index)?;
     }
-    transaction.commit().map_err(Error::index)
+    Ok(())
 }

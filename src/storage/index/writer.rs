@@ -5,16 +5,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use redb::{Database, WriteTransaction};
+use redb::Database;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 
-use crate::oci::{Digest, Tag};
+use crate::clock::Timestamp;
 use crate::storage::error::Error;
 
-use super::records::{BlobRow, LinkRow, ManifestRow, Record, ReferrersRow, TagRow, content_key, tag_key};
-use super::tables::{BLOBS, LINKS, MANIFESTS, REFERRERS, TAGS, Table};
+use super::apply::Applier;
+use super::change::{Change, Removed};
+use super::upgrade::CLOSED;
 
 /// Submissions that one transaction takes at the most, which bounds its memory and the wait of the first.
 const MOST: usize = 1024;
@@ -23,90 +24,38 @@ const MOST: usize = 1024;
 /// manifests can be had again.
 const QUEUE: usize = 8192;
 
-/// One row put or removed.
-pub struct Change {
-    table: Table,
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-}
-
-impl Change {
-    fn put(table: Table, key: Vec<u8>, row: &impl Record) -> Self {
-        Self {
-            table,
-            key,
-            value: Some(row.encode()),
-        }
-    }
-
-    fn remove(table: Table, key: Vec<u8>) -> Self {
-        Self {
-            table,
-            key,
-            value: None,
-        }
-    }
-
-    /// A blob's file is in place.
-    pub fn put_blob(digest: &Digest, row: &BlobRow) -> Self {
-        Self::put(BLOBS, digest.to_key(), row)
-    }
-
-    /// A blob's file is to go, or is not there.
-    pub fn remove_blob(digest: &Digest) -> Self {
-        Self::remove(BLOBS, digest.to_key())
-    }
-
-    /// A manifest's bytes.
-    pub fn put_manifest(digest: &Digest, row: &ManifestRow) -> Self {
-        Self::put(MANIFESTS, digest.to_key(), row)
-    }
-
-    /// A manifest is to go.
-    pub fn remove_manifest(digest: &Digest) -> Self {
-        Self::remove(MANIFESTS, digest.to_key())
-    }
-
-    /// A tag points at a manifest.
-    pub fn put_tag(repository: &str, tag: &Tag, row: &TagRow) -> Self {
-        Self::put(TAGS, tag_key(repository, tag.as_str()), row)
-    }
-
-    /// A tag is gone.
-    pub fn remove_tag(repository: &str, tag: &Tag) -> Self {
-        Self::remove(TAGS, tag_key(repository, tag.as_str()))
-    }
-
-    /// A repository may serve some content.
-    pub fn put_link(repository: &str, digest: &Digest, row: &LinkRow) -> Self {
-        Self::put(LINKS, content_key(repository, digest), row)
-    }
-
-    /// Referrers as heard.
-    pub fn put_referrers(repository: &str, subject: &Digest, row: &ReferrersRow) -> Self {
-        Self::put(REFERRERS, content_key(repository, subject), row)
-    }
-}
-
 struct Submission {
     changes: Vec<Change>,
-    done: oneshot::Sender<Result<(), Error>>,
+    done: oneshot::Sender<Result<Removed, Error>>,
 }
+
+/// Told of what each commit took away.
+type Observer = Box<dyn Fn(&Removed) + Send + Sync>;
+type Observers = Arc<Mutex<Vec<Observer>>>;
 
 pub(super) struct Writer {
     running: Mutex<Option<(Sender<Submission>, JoinHandle<()>)>>,
+    observers: Observers,
 }
 
 impl Writer {
     pub(super) fn start(database: Arc<Database>) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let observers = Observers::default();
+        let its = observers.clone();
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || work(&database, receiver))
+            .spawn(move || work(&database, receiver, &its))
             .map_err(|error| Error::Index(format!("no thread for the writer: {error}")))?;
         Ok(Self {
             running: Mutex::new(Some((sender, thread))),
+            observers,
         })
+    }
+
+    pub(super) fn on_removed(&self, observer: Observer) {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.push(observer);
     }
 
     fn sender(&self) -> Option<Sender<Submission>> {
@@ -125,7 +74,7 @@ impl Writer {
     }
 
     /// Queues changes and waits until they, and all that was queued before, are durable.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), Error> {
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<Removed, Error> {
         let stopped = || Error::Index("the writer has stopped".to_owned());
         let (done, receiver) = oneshot::channel();
         let sender = self.sender().ok_or_else(stopped)?;
@@ -147,39 +96,59 @@ impl Writer {
     }
 }
 
-fn work(database: &Database, mut receiver: Receiver<Submission>) {
+fn work(database: &Database, mut receiver: Receiver<Submission>, observers: &Observers) {
     while let Some(first) = receiver.blocking_recv() {
         let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
         let batch: Vec<_> = std::iter::once(first).chain(waiting.take(MOST - 1)).collect();
-        let result = write(database, &batch);
-        if let Err(error) = &result {
-            tracing::error!(%error, changes = batch.len(), "the index could not be written: if the disk is full, make room and restart");
+        match write(database, &batch) {
+            Ok(removed) => {
+                tell(observers, &removed);
+                for (submission, removed) in batch.into_iter().zip(removed) {
+                    let _ = submission.done.send(Ok(removed));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, changes = batch.len(), "the index could not be written: if the disk is full, make room and restart");
+                for submission in batch {
+                    let _ = submission.done.send(Err(error.clone()));
+                }
+            }
         }
-        for submission in batch {
-            let _ = submission.done.send(result.clone());
-        }
+    }
+    let closed = Timestamp::now().0.to_be_bytes().to_vec();
+    let (done, _) = oneshot::channel();
+    let last = Submission {
+        changes: vec![Change::put_meta(CLOSED, closed)],
+        done,
+    };
+    if let Err(error) = write(database, &[last]) {
+        tracing::error!(%error, "the index could not be closed in order");
     }
 }
 
-fn write(database: &Database, batch: &[Submission]) -> Result<(), Error> {
+fn tell(observers: &Observers, removed: &[Removed]) {
+    let observers = observers.lock().unwrap_or_else(PoisonError::into_inner);
+    for removed in removed.iter().filter(|removed| !removed.is_empty()) {
+        observers.iter().for_each(|observer| observer(removed));
+    }
+}
+
+/// Writes a batch in one transaction: what each submission took away.
+fn write(database: &Database, batch: &[Submission]) -> Result<Vec<Removed>, Error> {
     // Somebody only waits for what was submitted before.
     if batch.iter().all(|submission| submission.changes.is_empty()) {
-        return Ok(());
+        return Ok(vec![Removed::default(); batch.len()]);
     }
     let transaction = database.begin_write().map_err(Error::index)?;
-    for change in batch.iter().flat_map(|submission| &submission.changes) {
-        apply(&transaction, change)?;
+    let mut applier = Applier::new(&transaction)?;
+    let mut removed = Vec::with_capacity(batch.len());
+    for submission in batch {
+        for Change(action) in &submission.changes {
+            applier.apply(action)?;
+        }
+        removed.push(applier.take_removed());
     }
-    transaction.commit().map_err(Error::index)
-}
-
-fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), Error> {
-    let mut table = transaction.open_table(change.table).map_err(Error::index)?;
-    match &change.value {
-        Some(value) => table
-            .insert(change.key.as_slice(), value.as_slice())
-            .map_err(Error::index)?,
-        None => table.remove(change.key.as_slice()).map_err(Error::index)?,
-    };
-    Ok(())
+    applier.finish()?;
+    transaction.commit().map_err(Error::index)?;
+    Ok(removed)
 }

@@ -115,24 +115,34 @@ pub async fn open_with(url: impl Into<String>, headers: &[(&str, &str)]) -> Open
     send(Method::GET, url.into(), headers).await
 }
 
+/// GETs a URL to its end; `None` when nobody answers.
+pub async fn try_get(url: &str, headers: &[(&str, &str)]) -> Option<Answer> {
+    let opened = try_send(Method::GET, url.to_owned(), headers).await.ok()?;
+    Some(opened.finish().await)
+}
+
 async fn send(method: Method, url: String, headers: &[(&str, &str)]) -> Open {
+    let opened = try_send(method, url.clone(), headers).await;
+    opened.unwrap_or_else(|error| panic!("{url}: {error:?}"))
+}
+
+async fn try_send(method: Method, url: String, headers: &[(&str, &str)]) -> Result<Open, reqwest::Error> {
     let mut request = CLIENT.request(method, &url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = soon(&format!("the head of {url}"), request.send()).await;
-    let response = response.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+    let response = soon(&format!("the head of {url}"), request.send()).await?;
     let answer = Answer {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
         body: Bytes::new(),
         error: None,
     };
-    Open {
+    Ok(Open {
         answer,
         body: BytesMut::new(),
         response,
-    }
+    })
 }
 
 /// A response whose body is still to be read.

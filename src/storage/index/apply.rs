@@ -1,0 +1,463 @@
+//! What each change does to the tables: the row itself, and all that is derived from it, in one transaction.
+//!
+//! Everything here reads before it writes, so that no caller can forget a reverse row, a unit or a total. Called by
+//! `writer` and `upgrade`.
+
+use std::collections::HashSet;
+
+use redb::{ReadableTable as _, WriteTransaction};
+
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+use crate::storage::error::Error;
+
+use super::change::{Action, Outline, Removed};
+use super::keys::{content_key, digests_key, order_key, split_digests, split_tag, tag_key, with_digest};
+use super::records::{BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated};
+use super::tables::{
+    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, Table,
+    UNITS,
+};
+
+/// The name of the totals in `meta.v1`.
+pub(super) const TOTALS: &str = "index.totals";
+
+/// Classes of value are below this.
+const CLASSES: u8 = 16;
+
+/// A table open for writing.
+pub(super) struct Rows<'t>(redb::Table<'t, &'static [u8], &'static [u8]>);
+
+impl<'t> Rows<'t> {
+    fn open(transaction: &'t WriteTransaction, table: Table) -> Result<Self, Error> {
+        transaction.open_table(table).map(Self).map_err(Error::index)
+    }
+
+    /// A row; an unreadable one counts as none, since it must not stop all writing.
+    pub(super) fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, Error> {
+        let row = self.0.get(key).map_err(Error::index)?;
+        Ok(row.and_then(|row| R::decode(row.value())))
+    }
+
+    fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let row = self.0.get(key).map_err(Error::index)?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, Error> {
+        Ok(self.0.get(key).map_err(Error::index)?.is_some())
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.0.insert(key, value).map_err(Error::index).map(drop)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Error> {
+        Ok(self.0.remove(key).map_err(Error::index)?.is_some())
+    }
+
+    /// What follows `prefix` in each key that begins with it.
+    fn suffixes(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut found = Vec::new();
+        for row in self.0.range(prefix..).map_err(Error::index)? {
+            let (key, _) = row.map_err(Error::index)?;
+            let Some(rest) = key.value().strip_prefix(prefix) else {
+                break;
+            };
+            found.push(rest.to_vec());
+        }
+        Ok(found)
+    }
+
+    fn has_prefix(&self, prefix: &[u8]) -> Result<bool, Error> {
+        let first = self.0.range(prefix..).map_err(Error::index)?.next();
+        let first = first.transpose().map_err(Error::index)?;
+        Ok(first.is_some_and(|(key, _)| key.value().starts_with(prefix)))
+    }
+
+    /// Rows after `key`, `most` at the most.
+    pub(super) fn page<R: Record>(&self, after: &[u8], most: usize) -> Result<Page<R>, Error> {
+        let bounds = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let mut rows = Vec::new();
+        for row in self.0.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
+            let (key, value) = row.map_err(Error::index)?;
+            rows.push((key.value().to_vec(), R::decode(value.value())));
+        }
+        Ok(rows)
+    }
+}
+
+/// Keys with their rows, where they are readable.
+pub(super) type Page<R> = Vec<(Vec<u8>, Option<R>)>;
+
+/// All tables, open for one transaction.
+pub(super) struct Applier<'t> {
+    pub(super) blobs: Rows<'t>,
+    pub(super) manifests: Rows<'t>,
+    pub(super) tags: Rows<'t>,
+    pub(super) links: Rows<'t>,
+    referrers: Rows<'t>,
+    pins: Rows<'t>,
+    units: Rows<'t>,
+    order: Rows<'t>,
+    outlines: Rows<'t>,
+    needs: Rows<'t>,
+    holders: Rows<'t>,
+    tagged: Rows<'t>,
+    meta: Rows<'t>,
+    totals: Totals,
+    removed: Removed,
+}
+
+impl<'t> Applier<'t> {
+    pub(super) fn new(transaction: &'t WriteTransaction) -> Result<Self, Error> {
+        let open = |table| Rows::open(transaction, table);
+        let meta = open(META)?;
+        let totals = meta.get(TOTALS.as_bytes())?.unwrap_or_default();
+        Ok(Self {
+            blobs: open(BLOBS)?,
+            manifests: open(MANIFESTS)?,
+            tags: open(TAGS)?,
+            links: open(LINKS)?,
+            referrers: open(REFERRERS)?,
+            pins: open(PINS)?,
+            units: open(UNITS)?,
+            order: open(ORDER)?,
+            outlines: open(OUTLINES)?,
+            needs: open(NEEDS)?,
+            holders: open(HOLDERS)?,
+            tagged: open(TAGGED)?,
+            meta,
+            totals,
+            removed: Removed::default(),
+        })
+    }
+
+    /// Writes what was counted, and lets go of the tables: the transaction can be committed.
+    pub(super) fn finish(mut self) -> Result<(), Error> {
+        self.meta.put(TOTALS.as_bytes(), &self.totals.encode())
+    }
+
+    /// What was removed since the last call.
+    pub(super) fn take_removed(&mut self) -> Removed {
+        std::mem::take(&mut self.removed)
+    }
+
+    pub(super) fn apply(&mut self, action: &Action) -> Result<(), Error> {
+        match action {
+            Action::PutBlob(digest, row) => self.put_blob(digest, row),
+            Action::RemoveBlob(digest) => self.remove_blob(digest),
+            Action::PutManifest(digest, row, outline, at) => self.put_manifest(digest, row, outline, *at),
+            Action::RemoveManifest(digest) => self.remove_manifest(digest),
+            Action::PutTag(repository, tag, row) => self.put_tag(&tag_key(repository, tag.as_str()), row),
+            Action::RemoveTag(repository, tag) => {
+                self.remove_tag(&tag_key(repository, tag.as_str())).map(drop)
+            }
+            Action::PutLink(repository, digest, row) => self.put_link(repository, digest, row),
+            Action::RemoveLink(repository, digest) => self.remove_link(repository, digest).map(drop),
+            Action::PutReferrers(repository, subject, row) => self
+                .referrers
+                .put(&content_key(repository, subject), &row.encode()),
+            Action::RemoveReferrers(repository, subject) => {
+                self.referrers.remove(&content_key(repository, subject)).map(drop)
+            }
+            Action::Touch(digest, at) => {
+                self.change_unit(digest, |unit| unit.last_used = unit.last_used.max(*at))
+            }
+            Action::Classify(digest, class) => self.change_unit(digest, |unit| unit.class = *class),
+            Action::PutPin(digest, row) => self.pins.put(&digest.to_key(), &row.encode()),
+            Action::RemovePin(digest) => self.pins.remove(&digest.to_key()).map(drop),
+            Action::PutMeta(name, value) => self.put_meta(name, value),
+        }
+    }
+
+    pub(super) fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), Error> {
+        self.meta.put(name.as_bytes(), value)
+    }
+
+    fn put_blob(&mut self, digest: &Digest, row: &BlobRow) -> Result<(), Error> {
+        self.uncount_blob(digest)?;
+        self.blobs.put(&digest.to_key(), &row.encode())?;
+        self.derive_blob(digest, row)
+    }
+
+    /// Counts a blob that is in its table, and makes it a unit unless a manifest needs it.
+    pub(super) fn derive_blob(&mut self, digest: &Digest, row: &BlobRow) -> Result<(), Error> {
+        self.totals.blobs += 1;
+        self.totals.blob_bytes += allocated(row.size);
+        let needed = self.needs.has_prefix(&digest.to_key())?;
+        if !needed {
+            self.make_loose(digest, row, row.stored_at, 0)?;
+        }
+        Ok(())
+    }
+
+    fn uncount_blob(&mut self, digest: &Digest) -> Result<bool, Error> {
+        let Some(old) = self.blobs.get::<BlobRow>(&digest.to_key())? else {
+            return Ok(false);
+        };
+        self.totals.blobs = self.totals.blobs.saturating_sub(1);
+        self.totals.blob_bytes = self.totals.blob_bytes.saturating_sub(allocated(old.size));
+        Ok(true)
+    }
+
+    fn make_loose(
+        &mut self,
+        digest: &Digest,
+        row: &BlobRow,
+        used: Timestamp,
+        class: u8,
+    ) -> Result<(), Error> {
+        let unit = UnitRow {
+            kind: UnitKind::Blob,
+            last_used: used,
+            bytes: allocated(row.size),
+            class,
+        };
+        match self.unit(digest)? {
+            // The same bytes are a manifest here, whose unit it is.
+            Some(old) if old.kind != UnitKind::Blob => Ok(()),
+            Some(old) => {
+                let unit = UnitRow {
+                    last_used: old.last_used.max(used),
+                    class: old.class.max(class),
+                    ..unit
+                };
+                self.put_unit(digest, &unit)
+            }
+            None => self.put_unit(digest, &unit),
+        }
+    }
+
+    fn remove_blob(&mut self, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        self.uncount_blob(digest)?;
+        self.blobs.remove(&key)?;
+        if self.unit(digest)?.is_some_and(|unit| unit.kind == UnitKind::Blob) {
+            self.remove_unit(digest)?;
+        }
+        self.forget_links(digest)
+    }
+
+    fn put_manifest(
+        &mut self,
+        digest: &Digest,
+        row: &ManifestRow,
+        outline: &Outline,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let key = digest.to_key();
+        self.uncount_manifest(&key)?;
+        // Another version may have read the same bytes otherwise.
+        let needs: HashSet<_> = outline.needs.iter().collect();
+        for old in split_digests(&self.outlines.raw(&key)?.unwrap_or_default()) {
+            if !needs.contains(&old) {
+                self.needs.remove(&with_digest(&old, &key))?;
+                self.release(&old, at, 0)?;
+            }
+        }
+        self.manifests.put(&key, &row.encode())?;
+        self.derive_manifest(digest, row, outline, at)
+    }
+
+    /// Counts a manifest that is in its table, makes it a unit, and writes down what it needs.
+    pub(super) fn derive_manifest(
+        &mut self,
+        digest: &Digest,
+        row: &ManifestRow,
+        outline: &Outline,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let key = digest.to_key();
+        self.totals.manifests += 1;
+        self.totals.manifest_bytes += row.bytes.len() as u64;
+        self.outlines.put(&key, &digests_key(&outline.needs))?;
+        let mut last_used = at;
+        for needed in &outline.needs {
+            self.needs.put(&with_digest(needed, &key), &[])?;
+            if let Some(unit) = self.unit(needed)?
+                && unit.kind == UnitKind::Blob
+            {
+                last_used = last_used.max(unit.last_used);
+                self.remove_unit(needed)?;
+            }
+        }
+        if let Some(old) = self.unit(digest)? {
+            last_used = last_used.max(old.last_used);
+        }
+        let unit = UnitRow {
+            kind: outline.kind,
+            last_used,
+            bytes: outline.bytes,
+            class: outline.class,
+        };
+        self.put_unit(digest, &unit)
+    }
+
+    fn uncount_manifest(&mut self, key: &[u8]) -> Result<bool, Error> {
+        let Some(old) = self.manifests.get::<ManifestRow>(key)? else {
+            return Ok(false);
+        };
+        self.totals.manifests = self.totals.manifests.saturating_sub(1);
+        self.totals.manifest_bytes = self.totals.manifest_bytes.saturating_sub(old.bytes.len() as u64);
+        Ok(true)
+    }
+
+    fn remove_manifest(&mut self, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        if self.uncount_manifest(&key)? {
+            self.removed.manifests.push(*digest);
+        }
+        self.manifests.remove(&key)?;
+        for tag in self.tagged.suffixes(&key)? {
+            if self.remove_tag(&tag)? {
+                self.removed.tags.extend(split_tag(&tag));
+            }
+        }
+        for repository in self.holders.suffixes(&key)? {
+            self.referrers.remove(&[&repository, &b"\0"[..], &key].concat())?;
+        }
+        let unit = self.unit(digest)?;
+        self.remove_unit(digest)?;
+        let (used, class) = unit.map_or((Timestamp(0), 0), |unit| (unit.last_used, unit.class));
+        let needs = split_digests(&self.outlines.raw(&key)?.unwrap_or_default());
+        self.outlines.remove(&key)?;
+        for needed in &needs {
+            self.needs.remove(&with_digest(needed, &key))?;
+            self.release(needed, used, class)?;
+        }
+        self.release(digest, used, class)?;
+        for parent in self.needs.suffixes(&key)? {
+            if let Some(parent) = Digest::from_key(&parent)
+                && self
+                    .unit(&parent)?
+                    .is_some_and(|unit| unit.kind == UnitKind::Index)
+                && !self.has_child(&parent)?
+            {
+                self.removed.childless.push(parent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a manifest that this one names is here.
+    fn has_child(&self, digest: &Digest) -> Result<bool, Error> {
+        for child in split_digests(&self.outlines.raw(&digest.to_key())?.unwrap_or_default()) {
+            if self.manifests.has(&child.to_key())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// One manifest less needs some content: what nobody needs becomes a unit of its own, or is forgotten.
+    fn release(&mut self, digest: &Digest, used: Timestamp, class: u8) -> Result<(), Error> {
+        let key = digest.to_key();
+        if self.needs.has_prefix(&key)? {
+            return Ok(());
+        }
+        match self.blobs.get::<BlobRow>(&key)? {
+            Some(row) if !self.manifests.has(&key)? => {
+                self.removed.loose.push(*digest);
+                self.make_loose(digest, &row, used, class)
+            }
+            _ => self.forget_links(digest),
+        }
+    }
+
+    /// Removes the links to content that is not here, and that no manifest here names: what one names may still be
+    /// served, and is only to be fetched again.
+    fn forget_links(&mut self, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        if self.blobs.has(&key)? || self.manifests.has(&key)? || self.needs.has_prefix(&key)? {
+            return Ok(());
+        }
+        for repository in self.holders.suffixes(&key)? {
+            if let Ok(repository) = std::str::from_utf8(&repository)
+                && self.remove_link(repository, digest)?
+            {
+                self.removed.links.push((repository.to_owned(), *digest));
+            }
+        }
+        Ok(())
+    }
+
+    fn put_tag(&mut self, key: &[u8], row: &TagRow) -> Result<(), Error> {
+        if let Some(old) = self.tags.get::<TagRow>(key)?
+            && old.digest != row.digest
+        {
+            self.remove_tagged(key, &old)?;
+        }
+        self.tags.put(key, &row.encode())?;
+        self.derive_tag(key, row)
+    }
+
+    pub(super) fn derive_tag(&mut self, key: &[u8], row: &TagRow) -> Result<(), Error> {
+        match row.digest.parse() {
+            Ok(digest) => self.tagged.put(&with_digest(&digest, key), &[]),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn remove_tagged(&mut self, key: &[u8], row: &TagRow) -> Result<(), Error> {
+        match row.digest.parse() {
+            Ok(digest) => self.tagged.remove(&with_digest(&digest, key)).map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn remove_tag(&mut self, key: &[u8]) -> Result<bool, Error> {
+        if let Some(old) = self.tags.get::<TagRow>(key)? {
+            self.remove_tagged(key, &old)?;
+        }
+        self.tags.remove(key)
+    }
+
+    fn put_link(&mut self, repository: &str, digest: &Digest, row: &LinkRow) -> Result<(), Error> {
+        self.links.put(&content_key(repository, digest), &row.encode())?;
+        self.derive_link(repository, digest)
+    }
+
+    pub(super) fn derive_link(&mut self, repository: &str, digest: &Digest) -> Result<(), Error> {
+        self.holders.put(&with_digest(digest, repository.as_bytes()), &[])
+    }
+
+    fn remove_link(&mut self, repository: &str, digest: &Digest) -> Result<bool, Error> {
+        self.holders.remove(&with_digest(digest, repository.as_bytes()))?;
+        self.links.remove(&content_key(repository, digest))
+    }
+
+    fn unit(&self, digest: &Digest) -> Result<Option<UnitRow>, Error> {
+        self.units.get(&digest.to_key())
+    }
+
+    fn put_unit(&mut self, digest: &Digest, unit: &UnitRow) -> Result<(), Error> {
+        self.remove_unit(digest)?;
+        let unit = UnitRow {
+            class: unit.class.min(CLASSES - 1),
+            ..unit.clone()
+        };
+        self.units.put(&digest.to_key(), &unit.encode())?;
+        self.order.put(&order_key(&unit.key(digest)), &[])
+    }
+
+    fn remove_unit(&mut self, digest: &Digest) -> Result<(), Error> {
+        if let Some(old) = self.unit(digest)? {
+            self.order.remove(&order_key(&old.key(digest)))?;
+            self.units.remove(&digest.to_key())?;
+        }
+        Ok(())
+    }
+
+    fn change_unit(&mut self, digest: &Digest, change: impl FnOnce(&mut UnitRow)) -> Result<(), Error> {
+        let Some(mut unit) = self.unit(digest)? else {
+            return Ok(());
+        };
+        let old = unit.clone();
+        change(&mut unit);
+        if unit == old {
+            return Ok(());
+        }
+        self.put_unit(digest, &unit)
+    }
+}

@@ -1,0 +1,169 @@
+//! What can be asked of the index's writer, as data. Made by `repository`, `storage::blobs` and maintenance; `apply`
+//! says what each does to the tables.
+
+use std::collections::HashSet;
+
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Kind, Manifest, Tag};
+
+use super::records::{BlobRow, LinkRow, ManifestRow, PinRow, ReferrersRow, TagRow, UnitKind};
+
+/// What the index has to know of a manifest beside its bytes.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// An image or an index.
+    pub kind: UnitKind,
+    /// The manifest's own size and, of an image, of all that it names, in bytes.
+    pub bytes: u64,
+    /// Class of value, 0 to 15.
+    pub class: u8,
+    /// What it names: config and layers, or children; each once.
+    pub needs: Vec<Digest>,
+}
+
+impl Outline {
+    /// The outline of `manifest`, which is `size` bytes long, in the lowest class. What is of an algorithm that cannot
+    /// be served is left out.
+    pub fn of(manifest: &Manifest, size: u64) -> Self {
+        let (mut seen, mut needs, mut bytes) = (HashSet::new(), Vec::new(), size);
+        for named in manifest.blobs.iter().chain(&manifest.manifests) {
+            if let Ok(digest) = named.digest.parse::<Digest>()
+                && seen.insert(digest)
+            {
+                needs.push(digest);
+                bytes = bytes.saturating_add(named.size);
+            }
+        }
+        let index = manifest.kind == Kind::Index;
+        Self {
+            kind: if index { UnitKind::Index } else { UnitKind::Image },
+            bytes: if index { size } else { bytes },
+            class: 0,
+            needs,
+        }
+    }
+}
+
+/// A change of the index. Those of one submission become durable together.
+#[derive(Debug)]
+pub struct Change(pub(super) Action);
+
+#[derive(Debug)]
+pub(super) enum Action {
+    PutBlob(Digest, BlobRow),
+    RemoveBlob(Digest),
+    PutManifest(Digest, ManifestRow, Outline, Timestamp),
+    RemoveManifest(Digest),
+    PutTag(String, Tag, TagRow),
+    RemoveTag(String, Tag),
+    PutLink(String, Digest, LinkRow),
+    RemoveLink(String, Digest),
+    PutReferrers(String, Digest, ReferrersRow),
+    RemoveReferrers(String, Digest),
+    Touch(Digest, Timestamp),
+    Classify(Digest, u8),
+    PutPin(Digest, PinRow),
+    RemovePin(Digest),
+    PutMeta(String, Vec<u8>),
+}
+
+impl Change {
+    /// A blob's file is in place. Without a manifest here that needs it, it is a unit of its own.
+    pub fn put_blob(digest: &Digest, row: &BlobRow) -> Self {
+        Self(Action::PutBlob(*digest, row.clone()))
+    }
+
+    /// A blob's file is to go, or is not there. Its links go with it, unless a manifest that is here still names it.
+    pub fn remove_blob(digest: &Digest) -> Self {
+        Self(Action::RemoveBlob(*digest))
+    }
+
+    /// A manifest's bytes, used at `at`.
+    pub fn put_manifest(digest: &Digest, row: &ManifestRow, outline: &Outline, at: Timestamp) -> Self {
+        Self(Action::PutManifest(*digest, row.clone(), outline.clone(), at))
+    }
+
+    /// A manifest goes, with the tags that point at it, its links and its referrers. Blobs that nothing else needs
+    /// become units of their own; links to what is not here go.
+    pub fn remove_manifest(digest: &Digest) -> Self {
+        Self(Action::RemoveManifest(*digest))
+    }
+
+    /// A tag points at a manifest.
+    pub fn put_tag(repository: &str, tag: &Tag, row: &TagRow) -> Self {
+        Self(Action::PutTag(repository.to_owned(), tag.clone(), row.clone()))
+    }
+
+    /// A tag is gone.
+    pub fn remove_tag(repository: &str, tag: &Tag) -> Self {
+        Self(Action::RemoveTag(repository.to_owned(), tag.clone()))
+    }
+
+    /// A repository may serve some content.
+    pub fn put_link(repository: &str, digest: &Digest, row: &LinkRow) -> Self {
+        Self(Action::PutLink(repository.to_owned(), *digest, row.clone()))
+    }
+
+    /// A repository may no longer serve some content.
+    pub fn remove_link(repository: &str, digest: &Digest) -> Self {
+        Self(Action::RemoveLink(repository.to_owned(), *digest))
+    }
+
+    /// Referrers as heard.
+    pub fn put_referrers(repository: &str, subject: &Digest, row: &ReferrersRow) -> Self {
+        Self(Action::PutReferrers(repository.to_owned(), *subject, row.clone()))
+    }
+
+    /// Referrers are forgotten.
+    pub fn remove_referrers(repository: &str, subject: &Digest) -> Self {
+        Self(Action::RemoveReferrers(repository.to_owned(), *subject))
+    }
+
+    /// A unit was used: its last use moves forward, never back. Nothing, when it is not here.
+    pub fn touch(digest: &Digest, at: Timestamp) -> Self {
+        Self(Action::Touch(*digest, at))
+    }
+
+    /// A unit is of another class of value. Nothing, when it is not here.
+    pub fn classify(digest: &Digest, class: u8) -> Self {
+        Self(Action::Classify(*digest, class))
+    }
+
+    /// A manifest or blob is never to be evicted.
+    pub fn put_pin(digest: &Digest, row: &PinRow) -> Self {
+        Self(Action::PutPin(*digest, row.clone()))
+    }
+
+    /// A pin is taken away.
+    pub fn remove_pin(digest: &Digest) -> Self {
+        Self(Action::RemovePin(*digest))
+    }
+
+    /// Something small to be remembered under a name of the caller's.
+    pub fn put_meta(name: &str, value: Vec<u8>) -> Self {
+        Self(Action::PutMeta(name.to_owned(), value))
+    }
+}
+
+/// What went with the blobs and manifests that a submission removed, so that nobody goes on answering from memory. Tags
+/// and links that it removed by name are not listed: who does that knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Manifests.
+    pub manifests: Vec<Digest>,
+    /// Links: repository and content.
+    pub links: Vec<(String, Digest)>,
+    /// Tags: repository and tag.
+    pub tags: Vec<(String, Tag)>,
+    /// Blobs that no manifest here needs any more.
+    pub loose: Vec<Digest>,
+    /// Indexes that have no child here any more.
+    pub childless: Vec<Digest>,
+}
+
+impl Removed {
+    /// Whether memory has nothing to forget.
+    pub fn is_empty(&self) -> bool {
+        self.manifests.is_empty() && self.links.is_empty() && self.tags.is_empty()
+    }
+}

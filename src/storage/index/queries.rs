@@ -1,0 +1,258 @@
+//! What can be asked of the index. Each is one snapshot, and blocks on the disk when a page is not cached.
+
+use std::ops::Bound;
+
+use redb::{ReadTransaction, ReadableTableMetadata as _};
+
+use crate::oci::{Digest, Tag};
+use crate::storage::error::Error;
+
+use super::Index;
+use super::apply::TOTALS;
+use super::keys::{content_key, order_key, split_digests, split_order, split_tag, tag_key};
+use super::records::{
+    BlobRow, LinkRow, ManifestRow, PinRow, Record, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitRow,
+};
+use super::tables::{
+    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, Table,
+    UNITS,
+};
+
+/// How deep an index may lie in another one when pins are looked for.
+const MOST_NESTED: usize = 4;
+
+/// Parents that are looked at, at each step, when pins are looked for.
+const MOST_PARENTS: usize = 1000;
+
+impl Index {
+    /// The row of a blob whose bytes are here.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<BlobRow>, Error> {
+        self.get(BLOBS, &digest.to_key())
+    }
+
+    /// A manifest's bytes and type.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRow>, Error> {
+        self.get(MANIFESTS, &digest.to_key())
+    }
+
+    /// What a tag points at.
+    pub fn tag(&self, repository: &str, tag: &Tag) -> Result<Option<TagRow>, Error> {
+        self.get(TAGS, &tag_key(repository, tag.as_str()))
+    }
+
+    /// What a repository may serve of a digest.
+    pub fn link(&self, repository: &str, digest: &Digest) -> Result<Option<LinkRow>, Error> {
+        self.get(LINKS, &content_key(repository, digest))
+    }
+
+    /// The referrers last heard of.
+    pub fn referrers(&self, repository: &str, subject: &Digest) -> Result<Option<ReferrersRow>, Error> {
+        self.get(REFERRERS, &content_key(repository, subject))
+    }
+
+    /// What was remembered under a name.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.query(|transaction| raw(transaction, META, name.as_bytes()))
+    }
+
+    /// What is here, counted.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(self.get(META, TOTALS.as_bytes())?.unwrap_or_default())
+    }
+
+    /// How many tags there are. Takes the time of a look, however many.
+    pub fn tag_count(&self) -> Result<u64, Error> {
+        self.query(|transaction| {
+            let table = transaction.open_table(TAGS).map_err(Error::index)?;
+            table.len().map_err(Error::index)
+        })
+    }
+
+    /// Tags of a repository in byte order, `most` at the most.
+    pub fn tags(&self, repository: &str, most: usize) -> Result<Vec<String>, Error> {
+        let read = |tag: &[u8]| std::str::from_utf8(tag).ok().map(str::to_owned);
+        self.suffixes(TAGS, &tag_key(repository, ""), most, read)
+    }
+
+    /// A unit of eviction: a manifest, or a blob that no manifest here needs.
+    pub fn unit(&self, digest: &Digest) -> Result<Option<Unit>, Error> {
+        let row = self.get::<UnitRow>(UNITS, &digest.to_key())?;
+        Ok(row.map(|row| row.at(digest)))
+    }
+
+    /// Units of a class after `after`, the least recently used first, `most` at the most.
+    pub fn oldest(&self, class: u8, after: Option<UnitKey>, most: usize) -> Result<Vec<Unit>, Error> {
+        self.query(|transaction| {
+            let (order, units) = (open(transaction, ORDER)?, open(transaction, UNITS)?);
+            let start = after.map_or_else(|| vec![class], |after| order_key(&after));
+            let bounds = (Bound::Excluded(start.as_slice()), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in order.range::<&[u8]>(bounds).map_err(Error::index)? {
+                let (key, _) = row.map_err(Error::index)?;
+                let Some(key) = split_order(key.value()) else {
+                    continue;
+                };
+                if key.class != class || found.len() == most {
+                    break;
+                }
+                let row = units.get(key.digest.to_key().as_slice()).map_err(Error::index)?;
+                let row = row.and_then(|row| UnitRow::decode(row.value()));
+                found.extend(row.map(|row| row.at(&key.digest)));
+            }
+            Ok(found)
+        })
+    }
+
+    /// The manifests here that need a content, `most` at the most.
+    pub fn needed_by(&self, digest: &Digest, most: usize) -> Result<Vec<Digest>, Error> {
+        self.suffixes(NEEDS, &digest.to_key(), most, Digest::from_key)
+    }
+
+    /// What a manifest that is here needs: config and layers, or children.
+    pub fn needs(&self, digest: &Digest) -> Result<Vec<Digest>, Error> {
+        let outline = self.query(|transaction| raw(transaction, OUTLINES, &digest.to_key()))?;
+        Ok(split_digests(&outline.unwrap_or_default()))
+    }
+
+    /// The first of `digest`'s children that is a manifest here.
+    pub fn child(&self, digest: &Digest) -> Result<Option<Digest>, Error> {
+        self.query(|transaction| {
+            let manifests = open(transaction, MANIFESTS)?;
+            let outline = raw(transaction, OUTLINES, &digest.to_key())?.unwrap_or_default();
+            for child in split_digests(&outline) {
+                if manifests
+                    .get(child.to_key().as_slice())
+                    .map_err(Error::index)?
+                    .is_some()
+                {
+                    return Ok(Some(child));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The repositories that link a content, `most` at the most.
+    pub fn holders(&self, digest: &Digest, most: usize) -> Result<Vec<String>, Error> {
+        let read = |repository: &[u8]| std::str::from_utf8(repository).ok().map(str::to_owned);
+        self.suffixes(HOLDERS, &digest.to_key(), most, read)
+    }
+
+    /// The tags that point at a manifest, `most` at the most.
+    pub fn tagged(&self, digest: &Digest, most: usize) -> Result<Vec<(String, Tag)>, Error> {
+        self.suffixes(TAGGED, &digest.to_key(), most, split_tag)
+    }
+
+    /// Whether a manifest or blob is pinned, or something here that needs it.
+    pub fn is_pinned(&self, digest: &Digest) -> Result<bool, Error> {
+        let mut wanted = vec![*digest];
+        for _ in 0..=MOST_NESTED {
+            let mut parents = Vec::new();
+            for digest in &wanted {
+                if self.pin(digest)?.is_some() {
+                    return Ok(true);
+                }
+                parents.extend(self.needed_by(digest, MOST_PARENTS)?);
+            }
+            parents.truncate(MOST_PARENTS);
+            wanted = parents;
+        }
+        Ok(false)
+    }
+
+    /// The pin of a manifest or blob itself.
+    pub fn pin(&self, digest: &Digest) -> Result<Option<PinRow>, Error> {
+        self.get(PINS, &digest.to_key())
+    }
+
+    /// Pins after `after` in the order of digests, `most` at the most.
+    pub fn pins_after(&self, after: Option<Digest>, most: usize) -> Result<Vec<(Digest, PinRow)>, Error> {
+        self.page(PINS, after, most)
+    }
+
+    /// Blobs after `after` in the order of digests, `most` at the most.
+    pub fn blobs_after(&self, after: Option<Digest>, most: usize) -> Result<Vec<(Digest, BlobRow)>, Error> {
+        self.page(BLOBS, after, most)
+    }
+
+    /// Manifests after `after` in the order of digests, `most` at the most: each with its bytes, 4 MiB at the worst.
+    pub fn manifests_after(
+        &self,
+        after: Option<Digest>,
+        most: usize,
+    ) -> Result<Vec<(Digest, ManifestRow)>, Error> {
+        self.page(MANIFESTS, after, most)
+    }
+
+    fn get<R: Record>(&self, table: Table, key: &[u8]) -> Result<Option<R>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, table)?;
+            let Some(value) = table.get(key).map_err(Error::index)? else {
+                return Ok(None);
+            };
+            R::decode(value.value())
+                .map(Some)
+                .ok_or_else(|| Error::Index(format!("unreadable row {}", hex::encode(key))))
+        })
+    }
+
+    /// Rows keyed by digest. Unreadable ones are left out.
+    fn page<R: Record>(
+        &self,
+        table: Table,
+        after: Option<Digest>,
+        most: usize,
+    ) -> Result<Vec<(Digest, R)>, Error> {
+        let after = after.map(|after| after.to_key()).unwrap_or_default();
+        self.query(|transaction| {
+            let table = open(transaction, table)?;
+            let bounds = (Bound::Excluded(after.as_slice()), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(bounds).map_err(Error::index)? {
+                if found.len() == most {
+                    break;
+                }
+                let (key, value) = row.map_err(Error::index)?;
+                found.extend(Digest::from_key(key.value()).zip(R::decode(value.value())));
+            }
+            Ok(found)
+        })
+    }
+
+    /// What follows `prefix` in the keys that begin with it, as `read` understands it.
+    fn suffixes<T>(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        most: usize,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, table)?;
+            let mut found = Vec::new();
+            for row in table.range(prefix..).map_err(Error::index)? {
+                let (key, _) = row.map_err(Error::index)?;
+                let Some(rest) = key.value().strip_prefix(prefix) else {
+                    break;
+                };
+                if found.len() == most {
+                    break;
+                }
+                found.extend(read(rest));
+            }
+            Ok(found)
+        })
+    }
+}
+
+type Opened = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+fn open(transaction: &ReadTransaction, table: Table) -> Result<Opened, Error> {
+    transaction.open_table(table).map_err(Error::index)
+}
+
+fn raw(transaction: &ReadTransaction, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    let table = open(transaction, table)?;
+    let value = table.get(key).map_err(Error::index)?;
+    Ok(value.map(|value| value.value().to_vec()))
+}
