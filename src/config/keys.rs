@@ -10,6 +10,7 @@ pub(super) const SERVER: &[&str] = &[
     "drain_timeout",
     "max_connections",
     "header_timeout",
+    "answer_timeout",
 ];
 /// Keys of `[storage]`.
 pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free"];
@@ -22,6 +23,17 @@ pub(super) const CACHE: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "tag_rule",
+];
+/// Keys of each `[[cache.tag_rule]]` and `[[upstream.<prefix>.tag_rule]]`.
+pub(super) const TAG_RULE: &[&str] = &[
+    "pattern",
+    "repository",
+    "tag_ttl",
+    "stale_if_error",
+    "negative_ttl",
+    "revalidate_timeout",
+    "gone_ttl",
 ];
 /// Keys of each `[upstream.<prefix>]`.
 pub(super) const UPSTREAM: &[&str] = &[
@@ -48,6 +60,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "tag_rule",
 ];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
@@ -61,10 +74,16 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("log", LOG),
 ];
 
-/// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`.
+/// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. A rule's keys
+/// are in `cache.tag_rule` and `upstream.<prefix>.tag_rule`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    const RULES: [(&str, &[&str]); 2] = [
+        ("cache.tag_rule", TAG_RULE),
+        ("upstream.<prefix>.tag_rule", TAG_RULE),
+    ];
     SECTIONS
         .iter()
+        .chain(&RULES)
         .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
 }
 

@@ -4,6 +4,8 @@
 
 mod credentials;
 mod fault;
+mod freshness;
+mod glob;
 mod keys;
 mod reader;
 mod sections;
@@ -17,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 pub use credentials::{Credentials, Secret};
 pub use fault::{ConfigFaults, Fault};
+pub use freshness::{Freshness, TagRule};
+pub use glob::Glob;
 pub use keys::known_keys;
 pub use sections::{CacheConfig, LogConfig, LogFormat, ServerConfig, StorageConfig};
-pub use upstream::{FinishFill, Freshness, UpstreamConfig};
+pub use upstream::{FinishFill, UpstreamConfig};
 pub use value::HumanDuration;
 
 use sections::CacheDraft;
@@ -105,8 +109,12 @@ impl Config {
         sources.read_environment(variables.into_iter(), &mut faults);
         let server = ServerConfig::read(sources.server, &mut faults);
         let storage = StorageConfig::read(sources.storage, &mut faults);
-        let cache = CacheDraft::read(sources.cache, &sources.origin, &mut faults);
-        let drafts = upstream::read(sources.upstreams, cache.freshness, cache.finish_fill, &mut faults);
+        let base = Freshness {
+            answer_timeout: server.answer_timeout,
+            ..Freshness::default()
+        };
+        let cache = CacheDraft::read(sources.cache, base, &sources.origin, &mut faults);
+        let drafts = upstream::read(sources.upstreams, &cache.defaults(), &mut faults);
         let cache = cache.finish(&drafts, &mut faults);
         let log = LogConfig::read(sources.log, &mut faults);
         if !faults.is_empty() {

@@ -229,6 +229,20 @@ impl Entry {
             Err(reasons.join("; "))
         }
     }
+
+    /// A list of tables, whose faults say how that is written: `form`.
+    pub(super) fn tables(&self, form: &str) -> Result<Vec<toml::Table>, String> {
+        let wrong =
+            |found: &toml::Value| format!("must be a list of tables, not {}: write {form}", kind(found));
+        match &self.raw {
+            Raw::Toml(toml::Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_table().cloned().ok_or_else(|| wrong(item)))
+                .collect(),
+            Raw::Toml(other) => Err(wrong(other)),
+            Raw::Text(_) => Err(format!("can only be written in the file, as {form}")),
+        }
+    }
 }
 
 /// A TOML type with its article, as a sentence needs it.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use url::Url;
 
 use super::fault::Fault;
+use super::freshness::{Freshness, RuleDraft, Spans, read_rules};
 use super::keys;
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
-use super::upstream::{Draft, FinishFill, Freshness};
+use super::upstream::{Defaults, Draft, FinishFill};
 use super::value;
 
 /// Where we listen, and the limits of a connection.
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// How long a client may take to send the head of a request.
     pub header_timeout: Duration,
+    /// How long a client may wait for the head of an answer before it is told that there is none.
+    pub answer_timeout: Duration,
 }
 
 /// Where things are kept.
@@ -124,6 +127,9 @@ impl ServerConfig {
             header_timeout: reader
                 .take("header_timeout", Entry::time_out)
                 .unwrap_or(Duration::from_secs(35)),
+            answer_timeout: reader
+                .take("answer_timeout", Entry::time_out)
+                .unwrap_or(Freshness::default().answer_timeout),
         };
         reader.finish();
         config
@@ -167,27 +173,45 @@ fn default_data_dir() -> PathBuf {
 
 /// `[cache]` before the upstreams are known, which need its [`Freshness`].
 pub(super) struct CacheDraft {
-    pub(super) freshness: Freshness,
-    pub(super) finish_fill: FinishFill,
+    freshness: Freshness,
+    finish_fill: FinishFill,
+    rules: Vec<RuleDraft>,
     /// The prefix and who named it; empty for none.
     mirror: Option<(String, Origin)>,
 }
 
 impl CacheDraft {
-    pub(super) fn read(section: Section, default_origin: &Origin, faults: &mut Vec<Fault>) -> Self {
+    /// `base` is what holds where the section says nothing.
+    pub(super) fn read(
+        section: Section,
+        base: Freshness,
+        default_origin: &Origin,
+        faults: &mut Vec<Fault>,
+    ) -> Self {
         let mut reader = Reader::new(section, keys::CACHE, faults);
         let mirror = reader.take_entry("mirror", |entry| entry.text().map(|text| text.trim().to_owned()));
         let mirror = match mirror {
             None if !reader.failed("mirror") => Some(("docker-hub".to_owned(), default_origin.clone())),
             mirror => mirror,
         };
-        let freshness = Freshness::read(&mut reader, Freshness::default());
+        let freshness = Spans::read(&mut reader).over(base);
         let finish_fill = FinishFill::read(&mut reader, FinishFill::default());
+        let tables = reader.take_entry("tag_rule", |entry| entry.tables("[[cache.tag_rule]]"));
         reader.finish();
         Self {
             freshness,
             finish_fill,
+            rules: read_rules("cache", None, tables, faults),
             mirror,
+        }
+    }
+
+    /// What holds for upstreams that do not say otherwise.
+    pub(super) fn defaults(&self) -> Defaults<'_> {
+        Defaults {
+            freshness: self.freshness,
+            finish_fill: self.finish_fill,
+            rules: &self.rules,
         }
     }
 

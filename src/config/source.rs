@@ -81,6 +81,13 @@ impl Section {
         }
     }
 
+    /// A table within another one, as `origin` has it.
+    pub(super) fn of(name: &str, table: toml::Table, origin: &Origin) -> Self {
+        let mut section = Self::new(name, origin.clone());
+        section.fill(table, origin);
+        section
+    }
+
     fn fill(&mut self, table: toml::Table, origin: &Origin) {
         self.touch(origin);
         let entries = table.into_iter().map(|(key, value)| {
@@ -235,6 +242,12 @@ impl Sources {
     fn read_variable(&mut self, name: &str, value: String) -> Result<(), (String, String)> {
         let path = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase();
         let dotted = path.replace("__", ".");
+        if path.split("__").any(|part| part == "tag_rule") {
+            return Err((
+                dotted,
+                "rules are written in the file alone: a variable cannot hold tables".to_owned(),
+            ));
+        }
         let Some((section_name, rest)) = path.split_once("__") else {
             return Err((
                 dotted,

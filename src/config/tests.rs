@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 
 mod faults;
+mod rules;
 
 /// A self-signed certificate (P-256), for `ca_file`.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----

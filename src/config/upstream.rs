@@ -9,26 +9,11 @@ use url::Url;
 
 use super::credentials::{Credentials, read_certificates};
 use super::fault::Fault;
+use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules};
 use super::keys;
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
 use super::value;
-
-/// How long what is known about content of an upstream may be used. Folded from `[cache]` and the upstream's own
-/// table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freshness {
-    /// How long a tag is taken to point where it pointed; zero asks every time.
-    pub tag_ttl: Duration,
-    /// How long after that it may still be served while the upstream fails; zero is never.
-    pub stale_if_error: Duration,
-    /// How long "not found" is believed.
-    pub negative_ttl: Duration,
-    /// How long a client waits for a tag to be revalidated before it gets the stale answer.
-    pub revalidate_timeout: Duration,
-    /// How long a tag is still served after its healthy upstream said that it no longer has it.
-    pub gone_ttl: Duration,
-}
 
 /// What a fill does when all its clients have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,38 +59,6 @@ impl FinishFill {
     }
 }
 
-impl Default for Freshness {
-    fn default() -> Self {
-        const DAY: u64 = 86_400;
-        Self {
-            tag_ttl: Duration::from_mins(5),
-            stale_if_error: Duration::from_secs(30 * DAY),
-            negative_ttl: Duration::from_secs(10),
-            revalidate_timeout: Duration::from_secs(2),
-            gone_ttl: Duration::from_secs(DAY),
-        }
-    }
-}
-
-impl Freshness {
-    /// The five keys of a section, each falling back to `base`.
-    pub(super) fn read(reader: &mut Reader<'_>, base: Self) -> Self {
-        Self {
-            tag_ttl: reader.take("tag_ttl", Entry::span).unwrap_or(base.tag_ttl),
-            stale_if_error: reader
-                .take("stale_if_error", Entry::span)
-                .unwrap_or(base.stale_if_error),
-            negative_ttl: reader
-                .take("negative_ttl", Entry::span)
-                .unwrap_or(base.negative_ttl),
-            revalidate_timeout: reader
-                .take("revalidate_timeout", Entry::time_out)
-                .unwrap_or(base.revalidate_timeout),
-            gone_ttl: reader.take("gone_ttl", Entry::span).unwrap_or(base.gone_ttl),
-        }
-    }
-}
-
 /// An upstream that is enabled, ready for use.
 #[derive(Clone)]
 pub struct UpstreamConfig {
@@ -139,10 +92,20 @@ pub struct UpstreamConfig {
     pub idle_timeout: Duration,
     /// Connections to one host for blobs.
     pub max_connections: usize,
-    /// How long what it said holds.
+    /// How long what it said holds, where no rule says otherwise.
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
     pub finish_fill: FinishFill,
+    /// The rules for single tags: its own, then those for all upstreams. The first that is about a tag holds.
+    pub tag_rules: Vec<TagRule>,
+}
+
+impl UpstreamConfig {
+    /// How long what is known of a tag holds. `repository` is prefix and name, as rules are written.
+    pub fn freshness_of(&self, repository: &str, tag: &str) -> &Freshness {
+        let rule = self.tag_rules.iter().find(|rule| rule.is_about(repository, tag));
+        rule.map_or(&self.freshness, |rule| &rule.freshness)
+    }
 }
 
 impl fmt::Debug for UpstreamConfig {
@@ -155,6 +118,7 @@ impl fmt::Debug for UpstreamConfig {
             .field("proxy", &self.proxy.as_ref().map(value::host_of))
             .field("freshness", &self.freshness)
             .field("finish_fill", &self.finish_fill)
+            .field("tag_rules", &self.tag_rules)
             .finish_non_exhaustive()
     }
 }
@@ -195,6 +159,13 @@ pub(super) const BUILTINS: [Builtin; 5] = [
     },
 ];
 
+/// What `[cache]` says for upstreams that do not say otherwise.
+pub(super) struct Defaults<'a> {
+    pub(super) freshness: Freshness,
+    pub(super) finish_fill: FinishFill,
+    pub(super) rules: &'a [RuleDraft],
+}
+
 /// What was read of one upstream, valid or not: the checks across upstreams need those with faults too.
 pub(super) struct Draft {
     pub(super) prefix: String,
@@ -211,16 +182,18 @@ pub(super) struct Draft {
 /// Reads every upstream and checks them against each other. Sorted by prefix.
 pub(super) fn read(
     sections: BTreeMap<String, Section>,
-    base: Freshness,
-    finish_fill: FinishFill,
+    defaults: &Defaults<'_>,
     faults: &mut Vec<Fault>,
 ) -> Vec<Draft> {
     let prefixes: Vec<String> = sections.keys().cloned().collect();
     let drafts: Vec<Draft> = sections
         .into_iter()
-        .map(|(prefix, section)| read_one(prefix, section, &prefixes, (base, finish_fill), faults))
+        .map(|(prefix, section)| read_one(prefix, section, &prefixes, defaults, faults))
         .collect();
     check_hosts(&drafts, faults);
+    for rule in defaults.rules {
+        rule.check_prefix(&prefixes, faults);
+    }
     drafts
 }
 
@@ -228,7 +201,7 @@ fn read_one(
     prefix: String,
     section: Section,
     prefixes: &[String],
-    (base, finish_fill): (Freshness, FinishFill),
+    defaults: &Defaults<'_>,
     faults: &mut Vec<Fault>,
 ) -> Draft {
     let builtin = BUILTINS.iter().find(|known| known.prefix == prefix);
@@ -295,9 +268,18 @@ fn read_one(
     let header_timeout = time_out(&mut reader, "header_timeout", 10);
     let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
     let max_connections = reader.take("max_connections", Entry::count).unwrap_or(64);
-    let freshness = Freshness::read(&mut reader, base);
-    let finish_fill = FinishFill::read(&mut reader, finish_fill);
+    let freshness = Spans::read(&mut reader).over(defaults.freshness);
+    let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
+    let tables = reader.take_entry("tag_rule", |entry| {
+        entry.tables(&format!("[[upstream.{prefix}.tag_rule]]"))
+    });
     let origin = reader.finish();
+    let own = read_rules(&format!("upstream.{prefix}"), Some(&prefix), tables, faults);
+    let tag_rules = own
+        .iter()
+        .chain(defaults.rules)
+        .map(|rule| rule.over(freshness))
+        .collect();
     let config = url.map(|url| UpstreamConfig {
         prefix: prefix.clone(),
         url,
@@ -316,6 +298,7 @@ fn read_one(
         max_connections,
         freshness,
         finish_fill,
+        tag_rules,
     });
     Draft {
         prefix,

@@ -44,8 +44,9 @@ fn with_examples(text: &str) -> String {
 }
 
 fn is_example(line: &str) -> bool {
-    line.strip_prefix('#')
-        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()))
+    line.strip_prefix('#').is_some_and(|rest| {
+        rest.starts_with("[[") || rest.starts_with(|first: char| first.is_ascii_lowercase())
+    })
 }
 
 #[test]
@@ -97,18 +98,29 @@ fn full_says_every_key() {
         .parse()
         .expect("with its examples it is TOML");
     let mut said = BTreeSet::new();
+    let mut say = |section: &str, table: &toml::Table| {
+        for (key, value) in table {
+            said.insert(format!("{section}.{key}"));
+            let rules = value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(toml::Value::as_table);
+            said.extend(
+                rules
+                    .flat_map(toml::Table::keys)
+                    .map(|rule| format!("{section}.{key}.{rule}")),
+            );
+        }
+    };
     for (section, value) in &table {
         if section == "upstream" {
-            let keys = value["docker-hub"].as_table().expect("table").keys();
-            said.extend(keys.map(|key| format!("upstream.<prefix>.{key}")));
-        } else {
-            said.extend(
-                value
-                    .as_table()
-                    .expect("table")
-                    .keys()
-                    .map(|key| format!("{section}.{key}")),
+            say(
+                "upstream.<prefix>",
+                value["docker-hub"].as_table().expect("table"),
             );
+        } else {
+            say(section, value.as_table().expect("table"));
         }
     }
     let known: BTreeSet<String> = known_keys()

@@ -126,6 +126,11 @@ fn every_kind_of_fault() {
         ),
         ("[log]\nformat = \"xml\"", "log.format", "neither"),
         ("[log]\nlevel = \"inof\"", "log.level", "no level"),
+        (
+            "[server]\nanswer_timeout = \"0s\"",
+            "server.answer_timeout",
+            "longer than zero",
+        ),
         // Doors.
         (
             "[server]\nmirror_listen = \"127.0.0.1:5000\"",
@@ -337,12 +342,17 @@ fn all_syntax_errors_at_once_and_no_secret() {
 fn every_known_key_is_read() {
     for (section, key) in known_keys() {
         let section = section.replace("<prefix>", "quay");
-        let found = parse(&format!("[{section}]\n{key} = {{}}\n")).expect_err(key);
+        let (head, name) = if section.ends_with("tag_rule") {
+            (format!("[[{section}]]"), format!("{section}[1].{key}"))
+        } else {
+            (format!("[{section}]"), format!("{section}.{key}"))
+        };
+        let found = parse(&format!("{head}\n{key} = {{}}\n")).expect_err(key);
         let own = found
             .faults()
             .iter()
-            .any(|fault| fault.key == format!("{section}.{key}") && fault.reason.contains("not a table"));
-        assert!(own, "{section}.{key}: {found}");
+            .any(|fault| fault.key == name && fault.reason.contains("not a table"));
+        assert!(own, "{name}: {found}");
     }
 }
 
@@ -368,6 +378,21 @@ fn a_fault_of_the_environment_names_the_variable() {
             "whole number",
         ),
         (("WHARFINGER__LOG__ACCESS", "yes"), "log.access", "true or false"),
+        (
+            ("WHARFINGER__CACHE__TAG_RULE", "[]"),
+            "cache.tag_rule",
+            "in the file alone",
+        ),
+        (
+            ("WHARFINGER__CACHE__TAG_RULE__0__TAG_TTL", "1m"),
+            "cache.tag_rule.0.tag_ttl",
+            "in the file alone",
+        ),
+        (
+            ("WHARFINGER__UPSTREAM__QUAY__TAG_RULE__0__TAG_TTL", "1m"),
+            "upstream.quay.tag_rule.0.tag_ttl",
+            "in the file alone",
+        ),
         (("WHARFINGER__CACHE__TAG_TTL", "300"), "cache.tag_ttl", "\"300s\""),
         (
             ("WHARFINGER__UPSTREAM__URL", "https://x.example"),
