@@ -83,6 +83,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
+            answer_timeout: config.server.answer_timeout,
         },
     );
 

@@ -6,6 +6,7 @@
 
 mod admin;
 mod body;
+mod deadline;
 mod distribution;
 mod exchange;
 mod health;
@@ -18,7 +19,7 @@ mod route;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -59,6 +60,8 @@ pub struct Options {
     pub admin_on_main: bool,
     /// The data folder, for `status`.
     pub data_dir: String,
+    /// How long a client waits for the head of a response.
+    pub answer_timeout: Duration,
 }
 
 /// The HTTP front. Clones are the same one.
@@ -188,7 +191,11 @@ async fn answer(
                 connection,
                 exchange: &mut exchange,
             };
-            asking.handle(route).await
+            let limit = shared.options.answer_timeout;
+            match deadline::within(limit, asking.handle(route)).await {
+                Some(handled) => handled,
+                None => Err(deadline::missed(limit, exchange.repository.as_ref())),
+            }
         }
         Err(error) => Err(Failure::Route(*error)),
     };

@@ -99,6 +99,12 @@ impl Error {
         }
     }
 
+    /// There was no answer in time, though one may come yet.
+    pub(super) fn late(place: &Place) -> Self {
+        let message = format!("upstream {} did not answer in time", place.upstream.prefix());
+        Self::upstream(ErrorKind::UpstreamTimeout, place, message)
+    }
+
     /// What an upstream's failure is to our client; `unknown` is the word for "not found" of what was asked. The reason
     /// in full is for the log: an upstream's text can name hosts and accounts that are nobody's business.
     pub(super) fn of_upstream(place: &Place, error: &upstream::Error, unknown: ErrorKind) -> Self {
@@ -107,7 +113,7 @@ impl Error {
         let (kind, message) = match error.kind() {
             Kind::NotFound => (unknown, "not found at the upstream".to_owned()),
             // 401 and 403 after a good token: nobody can tell "private" from "not there".
-            Kind::Denied | Kind::TokenDenied => (
+            Kind::Absent | Kind::Denied | Kind::TokenDenied => (
                 ErrorKind::NameUnknown,
                 format!("repository unknown to upstream {name}, or not available to it"),
             ),

@@ -11,13 +11,14 @@ use crate::storage::{self, Index, ManifestRow};
 use crate::upstream::Upstream;
 
 use super::error::Error;
-use super::freshness::{self, Verdict};
+use super::freshness::{Jitter, Verdict};
 use super::inflight::Opened;
 use super::negative::Missing;
 use super::report::{
     BlobReport, Content, EvictionCost, Expected, Explanation, FillReport, Here, ManifestReport, Room, State,
     TagReport, UpstreamReport, UpstreamState, span,
 };
+use super::revalidate::judge;
 use super::{Cache, Place};
 
 /// Indexes within indexes are followed so deep.
@@ -161,8 +162,12 @@ impl Cache {
             digest: state.digest.to_string(),
             validated_at: state.validated_at,
             age_seconds: now.since(state.validated_at).as_secs(),
-            ttl_seconds: place.freshness().tag_ttl.as_secs(),
-            rule: None,
+            ttl_seconds: place.freshness_of(tag).tag_ttl.as_secs(),
+            rule: place
+                .upstream
+                .config()
+                .rule_of(&place.key, tag.as_str())
+                .map(|rule| rule.pattern.as_str().to_owned()),
             gone_since: state.gone_since,
             troubled: self.troubled(place, tag).is_some(),
         }
@@ -170,8 +175,12 @@ impl Cache {
 
     /// How the tag's revalidation failed a moment ago, in words; `None` when it did not.
     fn troubled(&self, place: &Place, tag: &Tag) -> Option<String> {
-        let status = self.shared.troubled.get(&(place.key.clone(), tag.clone()))?;
-        Some(status.map_or_else(String::new, |status| format!(" ({status})")))
+        let trouble = self.shared.troubled.get(place, tag)?;
+        Some(
+            trouble
+                .status
+                .map_or_else(String::new, |status| format!(" ({status})")),
+        )
     }
 
     fn expect_of_tag(
@@ -182,7 +191,7 @@ impl Cache {
         found: &Found,
         now: Timestamp,
     ) -> (Expected, bool, String) {
-        let settings = place.freshness();
+        let settings = place.freshness_of(tag);
         let here = found
             .manifest
             .as_ref()
@@ -194,24 +203,29 @@ impl Cache {
         let age = now.since(state.validated_at);
         let confirmed = format!("the upstream confirmed the tag {} ago", span(age.as_secs()));
         let ttl = span(settings.tag_ttl.as_secs());
-        let verdict = freshness::judge(state, now, settings);
+        let verdict = judge(place, tag, state, self.shared.troubled.get(place, tag));
         if verdict == Verdict::Fresh {
-            let left = span(settings.tag_ttl.saturating_sub(age).as_secs());
+            let due = Jitter::of(&place.key, tag).shorten(settings.tag_ttl);
+            let left = span(due.saturating_sub(age).as_secs());
             return (
                 Expected::Hit,
                 false,
                 format!("{confirmed}: fresh for another {left}"),
             );
         }
-        if verdict == Verdict::Revalidate
-            && let Some(why) = self.troubled(place, tag)
-        {
+        if verdict == Verdict::Stale {
+            let why = self.troubled(place, tag).unwrap_or_default();
             let reason =
                 format!("{confirmed}, and asking again failed a moment ago{why}: the copy is served at once");
             return (Expected::Stale, false, reason);
         }
         let asked = "so the upstream is asked first; the copy is served";
         let reason = match (state.gone_since, verdict) {
+            (Some(since), Verdict::Gone) => format!(
+                "the upstream has said for {} that the tag does not exist, longer than gone_ttl ({}): {asked} only if it has the tag again",
+                span(now.since(since).as_secs()),
+                span(settings.gone_ttl.as_secs())
+            ),
             (Some(since), _) => {
                 let (gone, left) = (
                     now.since(since),
@@ -223,7 +237,7 @@ impl Cache {
                     span(left.as_secs())
                 )
             }
-            (None, Verdict::Expired) => format!(
+            (None, Verdict::Revalidate) => format!(
                 "{confirmed}, longer ago than tag_ttl ({ttl}) and stale_if_error ({}) together: {asked} only if it confirms it",
                 span(settings.stale_if_error.as_secs())
             ),

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::clock::{LastUse, Timestamp};
+use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
 use crate::upstream::Access;
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
-use super::freshness::{self, Verdict};
+use super::freshness::Verdict;
 use super::negative::Missing;
-use super::revalidate::Revalidated;
+use super::revalidate::{Revalidated, judge};
 use super::status::{Answer, CacheStatus, Outcome};
 use super::{Cache, Place, Shared};
 
@@ -37,26 +37,23 @@ impl Cache {
         let Some(state) = self.shared.repositories.tag(&place.key, tag).await? else {
             return Box::pin(self.fetch(place, Reference::Tag(tag.clone()))).await;
         };
-        let verdict = freshness::judge(&state, Timestamp::now(), place.freshness());
-        if verdict == Verdict::Fresh {
+        if judge(place, tag, &state, None) == Verdict::Fresh {
             return self.pointed_at(place, &state, CacheStatus::HIT).await;
         }
         // Boxed, like all that is not the warm path: its size would be every request's size.
-        Box::pin(self.due_manifest(place, tag, state, verdict == Verdict::Revalidate)).await
+        Box::pin(self.due_manifest(place, tag, state)).await
     }
 
-    /// A tag that is due: revalidated, or served stale if it is `usable` and the upstream fails.
-    async fn due_manifest(
-        &self,
-        place: &Place,
-        tag: &Tag,
-        state: TagState,
-        usable: bool,
-    ) -> Result<Found, Error> {
-        let troubled = (place.key.clone(), tag.clone());
-        if usable && let Some(status) = self.shared.troubled.get(&troubled) {
-            return self.pointed_at(place, &state, CacheStatus::stale(status)).await;
+    /// A tag that is due: revalidated, or served stale if it may be and the upstream fails or takes too long. One clock
+    /// runs over all that the revalidation does: names, tokens, retries, following the tag to where it moved.
+    async fn due_manifest(&self, place: &Place, tag: &Tag, state: TagState) -> Result<Found, Error> {
+        let trouble = self.shared.troubled.get(place, tag);
+        let verdict = judge(place, tag, &state, trouble);
+        if verdict <= Verdict::Stale {
+            let status = CacheStatus::stale(trouble.and_then(|trouble| trouble.status));
+            return self.pointed_at(place, &state, status).await;
         }
+        let usable = verdict == Verdict::UsableOnError;
         let shared = self.shared.clone();
         let work = || shared.revalidate(place.clone(), tag.clone(), state);
         let run = self
@@ -64,10 +61,10 @@ impl Cache {
             .revalidations
             .run((place.key.clone(), tag.clone()), work);
         let (outcome, collapsed) = if usable {
-            let limit = place.freshness().revalidate_timeout;
+            let limit = place.freshness_of(tag).wait_with_copy();
             let Ok(finished) = tokio::time::timeout(limit, run).await else {
                 // The revalidation goes on behind this answer, and nobody else waits for it.
-                self.shared.troubled.insert(troubled, None);
+                self.shared.troubled.note_late(place, tag);
                 return self.pointed_at(place, &state, CacheStatus::stale(None)).await;
             };
             finished
@@ -88,7 +85,6 @@ impl Cache {
             }
             // "Not found" too: of a token service, or of the digest that the tag is said to have moved to.
             Err(error) if usable => {
-                self.shared.troubled.insert(troubled, error.upstream_status);
                 self.pointed_at(place, &state, CacheStatus::stale(error.upstream_status))
                     .await
             }
@@ -107,16 +103,9 @@ impl Cache {
 
     /// Fetches what is not here: one request for all who want it.
     async fn fetch(&self, place: &Place, reference: Reference) -> Result<Found, Error> {
-        if self
-            .shared
+        self.shared
             .negative
-            .knows(place, Missing::Manifest(reference.clone()))
-        {
-            return Err(Error::remembered(
-                ErrorKind::ManifestUnknown,
-                "manifest unknown to the upstream",
-            ));
-        }
+            .check(place, Missing::Manifest(reference.clone()))?;
         let shared = self.shared.clone();
         let (its, wanted) = (place.clone(), reference.clone());
         let work = || async move { shared.fetch_if_missing(&its, &wanted).await };
@@ -159,9 +148,7 @@ impl Shared {
             Reference::Digest(digest) => Some(*digest),
             Reference::Tag(tag) => {
                 let state = self.repositories.tag(&place.key, tag).await?;
-                let fresh = |state: &TagState| {
-                    freshness::judge(state, Timestamp::now(), place.freshness()) == Verdict::Fresh
-                };
+                let fresh = |state: &TagState| judge(place, tag, state, None) == Verdict::Fresh;
                 state.filter(fresh).map(|state| state.digest)
             }
         };

@@ -12,9 +12,11 @@ mod freshness;
 mod inflight;
 mod inspect;
 mod listings;
+mod lists;
 mod manifests;
 mod negative;
 mod purge;
+mod referrers;
 mod refresh;
 pub mod report;
 mod revalidate;
@@ -39,6 +41,7 @@ use crate::upstream::Upstream;
 
 pub use error::{Error, ErrorKind};
 pub use eviction::Evicted;
+pub use freshness::Verdict;
 pub use listings::TagsPage;
 pub use status::{Answer, CacheStatus, Outcome};
 
@@ -68,6 +71,10 @@ impl Place {
     fn freshness(&self) -> &Freshness {
         &self.upstream.config().freshness
     }
+
+    fn freshness_of(&self, tag: &Tag) -> &Freshness {
+        self.upstream.config().freshness_of(&self.key, tag.as_str())
+    }
 }
 
 /// The engine. Cheap to clone.
@@ -93,15 +100,11 @@ struct Shared {
     revalidations: Collapse<(Key, Tag), Result<Revalidated, Error>>,
     probes: Collapse<(Key, Digest), Result<u64, Error>>,
     tag_lists: listings::TagLists,
-    referrers: listings::ReferrersLists,
+    referrers: referrers::ReferrersLists,
     negative: Negative,
     visibility: Visibility,
-    // Tags whose revalidation failed just now: the next clients do not wait for the same failure.
-    troubled: moka::sync::Cache<(Key, Tag), Option<u16>>,
+    troubled: revalidate::Troubled,
 }
-
-/// How long a failed revalidation is not repeated: clients get the stale copy at once meanwhile.
-const TROUBLED: Duration = Duration::from_secs(5);
 
 /// How long stopped fills may take to leave.
 const MOST_STOPPING: Duration = Duration::from_secs(2);
@@ -124,13 +127,10 @@ impl Cache {
             revalidations: Collapse::default(),
             probes: Collapse::default(),
             tag_lists: listings::TagLists::default(),
-            referrers: listings::ReferrersLists::default(),
+            referrers: referrers::ReferrersLists::default(),
             negative: Negative::default(),
             visibility: Visibility::default(),
-            troubled: moka::sync::Cache::builder()
-                .max_capacity(100_000)
-                .time_to_live(TROUBLED)
-                .build(),
+            troubled: revalidate::Troubled::default(),
         };
         Self {
             shared: Arc::new(shared),

@@ -7,16 +7,19 @@ use crate::repository::Key;
 use crate::upstream;
 
 use super::Place;
+use super::error::{Error, ErrorKind};
 
 /// What was not found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Missing {
     Manifest(Reference),
     Blob(Digest),
+    /// The repository's list of tags, and so the repository.
+    Tags,
 }
 
 pub(super) struct Negative {
-    until: moka::sync::Cache<(Key, Missing), Instant>,
+    until: moka::sync::Cache<(Key, Missing), (Instant, ErrorKind)>,
 }
 
 impl Default for Negative {
@@ -30,14 +33,12 @@ impl Default for Negative {
 impl Negative {
     /// Whether it was not there a moment ago.
     pub(super) fn knows(&self, place: &Place, what: Missing) -> bool {
-        self.until
-            .get(&(place.key.clone(), what))
-            .is_some_and(|until| Instant::now() < until)
+        self.kind(place, what).is_some()
     }
 
     /// How long "not there" is still believed.
     pub(super) fn left(&self, place: &Place, what: Missing) -> Option<Duration> {
-        let until = self.until.get(&(place.key.clone(), what))?;
+        let (until, _) = self.until.get(&(place.key.clone(), what))?;
         until.checked_duration_since(Instant::now())
     }
 
@@ -46,12 +47,35 @@ impl Negative {
         self.until.invalidate(&(place.key.clone(), what));
     }
 
-    /// Remembers that it is not there, if that is what the upstream said. Refusals may pass: somebody is let in, or a
-    /// token service recovers.
-    pub(super) fn learn(&self, place: &Place, what: Missing, error: &upstream::Error) {
-        if *error.kind() == upstream::ErrorKind::NotFound {
-            let until = Instant::now() + place.freshness().negative_ttl;
-            self.until.insert((place.key.clone(), what), until);
+    /// Fails if it was not there a moment ago.
+    pub(super) fn check(&self, place: &Place, what: Missing) -> Result<(), Error> {
+        match self.kind(place, what) {
+            Some(kind) => Err(Error::remembered(kind, "not found at the upstream a moment ago")),
+            None => Ok(()),
         }
+    }
+
+    fn kind(&self, place: &Place, what: Missing) -> Option<ErrorKind> {
+        let (until, kind) = self.until.get(&(place.key.clone(), what))?;
+        (Instant::now() < until).then_some(kind)
+    }
+
+    /// Remembers that it is not there, if that is what the upstream clearly said. Refusals may pass: somebody is let
+    /// in, or a token service recovers.
+    pub(super) fn learn(&self, place: &Place, what: Missing, error: &upstream::Error) {
+        let kind = match (error.kind(), &what) {
+            (upstream::ErrorKind::Absent, _) | (upstream::ErrorKind::NotFound, Missing::Tags) => {
+                ErrorKind::NameUnknown
+            }
+            (upstream::ErrorKind::NotFound, Missing::Manifest(_)) => ErrorKind::ManifestUnknown,
+            (upstream::ErrorKind::NotFound, Missing::Blob(_)) => ErrorKind::BlobUnknown,
+            _ => return,
+        };
+        let settings = match &what {
+            Missing::Manifest(Reference::Tag(tag)) => place.freshness_of(tag),
+            _ => place.freshness(),
+        };
+        let until = Instant::now() + settings.negative_ttl;
+        self.until.insert((place.key.clone(), what), (until, kind));
     }
 }

@@ -40,7 +40,7 @@ impl Cache {
         self.shared.storage.index.commit(vec![change]).await?;
         // Only now out of memory, or a request that reads the row meanwhile would put it there again.
         self.shared.repositories.remove_tag(&place.key, tag);
-        self.shared.troubled.invalidate(&(place.key.clone(), tag.clone()));
+        self.shared.troubled.forget(place, tag);
         Ok(())
     }
 }

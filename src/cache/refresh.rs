@@ -66,7 +66,7 @@ impl Cache {
         let shared = self.shared.clone();
         let work = || shared.revalidate(place.clone(), tag.clone(), state);
         let key = (place.key.clone(), tag.clone());
-        let (ended, _) = self.shared.revalidations.run(key.clone(), work).await;
+        let (ended, _) = self.shared.revalidations.run(key, work).await;
         match ended.unwrap_or_else(|| Err(given_up())) {
             Ok(Revalidated::Unchanged(state)) => told.to = Some(state.digest.to_string()),
             Ok(Revalidated::Moved(manifest)) => {
@@ -89,7 +89,7 @@ impl Cache {
             }
         }
         // Whoever was spared a failing question may ask again.
-        self.shared.troubled.invalidate(&key);
+        self.shared.troubled.forget(place, tag);
         Ok(())
     }
 }

@@ -1,15 +1,64 @@
 //! Asking the upstream whether a tag still points where it did: by HEAD, which costs no pull; GET only when it moved.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::oci::{Reference, Tag};
-use crate::repository::{StoredManifest, TagState};
+use crate::oci::{Digest, Reference, Tag};
+use crate::repository::{Key, StoredManifest, TagState};
 use crate::upstream::{self, Access};
 
 use super::error::{Error, ErrorKind};
-use super::freshness;
+use super::freshness::{self, Jitter, Known, LEFT_ALONE, MOST_LEFT_ALONE, Verdict};
 use super::{Place, Shared};
+
+/// Tags whose revalidation failed just now: the next clients do not wait for the same failure.
+pub(super) struct Troubled {
+    tags: moka::sync::Cache<(Key, Tag), Trouble>,
+}
+
+/// That a tag was asked for in vain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trouble {
+    /// Until when the upstream is left alone.
+    pub(super) until: Timestamp,
+    /// What it answered with.
+    pub(super) status: Option<u16>,
+}
+
+impl Default for Troubled {
+    fn default() -> Self {
+        let tags = moka::sync::Cache::builder()
+            .max_capacity(100_000)
+            .time_to_live(MOST_LEFT_ALONE)
+            .build();
+        Self { tags }
+    }
+}
+
+impl Troubled {
+    pub(super) fn get(&self, place: &Place, tag: &Tag) -> Option<Trouble> {
+        self.tags.get(&(place.key.clone(), tag.clone()))
+    }
+
+    fn note(&self, place: &Place, tag: &Tag, span: Duration, status: Option<u16>) {
+        let until = Timestamp::now().after(span);
+        let trouble = Trouble { until, status };
+        self.tags.insert((place.key.clone(), tag.clone()), trouble);
+    }
+
+    /// Whoever was spared a failing question may ask again.
+    pub(super) fn forget(&self, place: &Place, tag: &Tag) {
+        self.tags.invalidate(&(place.key.clone(), tag.clone()));
+    }
+
+    /// Notes that a client waited for the answer in vain, unless more is known by now.
+    pub(super) fn note_late(&self, place: &Place, tag: &Tag) {
+        let until = Timestamp::now().after(LEFT_ALONE);
+        let late = Trouble { until, status: None };
+        self.tags.entry((place.key.clone(), tag.clone())).or_insert(late);
+    }
+}
 
 /// How a revalidation ended.
 #[derive(Clone)]
@@ -24,13 +73,35 @@ pub(super) enum Revalidated {
     Forgotten(Error),
 }
 
+/// What may be done now with a tag that is in `state` and was perhaps asked for in vain.
+pub(super) fn judge(place: &Place, tag: &Tag, state: &TagState, trouble: Option<Trouble>) -> Verdict {
+    let known = Known::of(state, trouble.map(|trouble| trouble.until));
+    let jitter = Jitter::of(&place.key, tag);
+    freshness::judge(&known, Timestamp::now(), place.freshness_of(tag), jitter)
+}
+
 impl Shared {
+    /// Asks the upstream, and notes what came of it: here, because whoever waits may leave.
     pub(super) async fn revalidate(
         self: Arc<Self>,
         place: Place,
         tag: Tag,
         state: TagState,
     ) -> Result<Revalidated, Error> {
+        let outcome = self.compare(&place, &tag, state).await;
+        match &outcome {
+            Ok(Revalidated::Gone { status, .. }) => self.troubled.note(&place, &tag, LEFT_ALONE, *status),
+            Ok(_) => self.troubled.forget(&place, &tag),
+            Err(error) => {
+                let span = freshness::left_alone_for(error);
+                self.troubled.note(&place, &tag, span, error.upstream_status);
+            }
+        }
+        outcome
+    }
+
+    /// Holds what is here against the upstream.
+    async fn compare(&self, place: &Place, tag: &Tag, state: TagState) -> Result<Revalidated, Error> {
         let reference = Reference::Tag(tag.clone());
         let head = place
             .upstream
@@ -39,60 +110,47 @@ impl Shared {
         let digest = match head {
             Ok(head) => {
                 // It may have become private since it was pulled. That we cannot tell (a limit, a failure) hides nothing.
-                if let Err(error) = self.visible_manifest(&place, &reference).await
-                    && error.is_not_found()
-                {
-                    return Err(error);
+                match self.visible_manifest(place, &reference).await {
+                    Err(error) if !error.allows_stale => return Ok(self.gone(place, tag, state, error)),
+                    _ => head.digest,
                 }
-                head.digest
             }
             Err(error) if is_gone(&error) => {
-                let error = Error::of_upstream(&place, &error, ErrorKind::ManifestUnknown);
-                return Ok(self.gone(&place, &tag, state, error));
+                let error = Error::of_upstream(place, &error, ErrorKind::ManifestUnknown);
+                return Ok(self.gone(place, tag, state, error));
             }
             // HEAD is not answered here: GET decides.
             Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => None,
-            Err(error) => return Err(Error::of_upstream(&place, &error, ErrorKind::ManifestUnknown)),
+            Err(error) => return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
         };
-        let now = Timestamp::now();
-        if let Some(digest) = digest {
-            // Unchanged, or moved to something that is here: nothing to fetch.
-            if let Some(manifest) = self.linked_manifest(&place, &digest).await? {
-                let confirmed = TagState {
-                    digest,
-                    validated_at: now,
-                    gone_since: None,
-                };
-                self.repositories.put_tag(&place.key, &tag, confirmed);
-                return Ok(if digest == state.digest {
-                    Revalidated::Unchanged(confirmed)
-                } else {
-                    Revalidated::Moved(manifest)
-                });
-            }
+        // Unchanged, or moved to something that is here: nothing to fetch.
+        if let Some(digest) = digest
+            && let Some(manifest) = self.linked_manifest(place, &digest).await?
+        {
+            let confirmed = self.confirm_tag(place, tag, digest);
+            return Ok(if digest == state.digest {
+                Revalidated::Unchanged(confirmed)
+            } else {
+                Revalidated::Moved(manifest)
+            });
         }
         let moved = match digest {
             // By digest, so that what we store is what HEAD spoke of; the tag follows once the bytes are here.
             Some(digest) => {
-                let manifest = self.fetch_manifest(&place, &Reference::Digest(digest)).await?;
-                let confirmed = TagState {
-                    digest,
-                    validated_at: now,
-                    gone_since: None,
-                };
-                self.repositories.put_tag(&place.key, &tag, confirmed);
+                let manifest = self.fetch_manifest(place, &Reference::Digest(digest)).await?;
+                self.confirm_tag(place, tag, digest);
                 manifest
             }
-            None => match self.fetch_manifest(&place, &reference).await {
+            None => match self.fetch_manifest(place, &reference).await {
                 Err(error) if error.kind == ErrorKind::ManifestUnknown => {
-                    return Ok(self.gone(&place, &tag, state, error));
+                    return Ok(self.gone(place, tag, state, error));
                 }
                 fetched => fetched?,
             },
         };
         if moved.digest == state.digest {
             let confirmed = TagState {
-                validated_at: now,
+                validated_at: Timestamp::now(),
                 gone_since: None,
                 ..state
             };
@@ -101,19 +159,30 @@ impl Shared {
         Ok(Revalidated::Moved(moved))
     }
 
+    /// The upstream says that the tag points at `digest`, which is here.
+    fn confirm_tag(&self, place: &Place, tag: &Tag, digest: Digest) -> TagState {
+        let confirmed = TagState {
+            digest,
+            validated_at: Timestamp::now(),
+            gone_since: None,
+        };
+        self.repositories.put_tag(&place.key, tag, confirmed);
+        confirmed
+    }
+
     /// A healthy upstream says that the tag is not there: served for a while still, then forgotten. What its digest
     /// reaches stays.
     fn gone(&self, place: &Place, tag: &Tag, state: TagState, error: Error) -> Revalidated {
         let now = Timestamp::now();
-        let gone_since = state.gone_since.unwrap_or(now);
-        if freshness::is_served_though_gone(gone_since, now, place.freshness()) {
+        // A stamp of the future is one of a clock that was turned back.
+        let gone_since = state.gone_since.map_or(now, |since| since.min(now));
+        if freshness::is_served_though_gone(gone_since, now, place.freshness_of(tag)) {
             let state = TagState {
                 gone_since: Some(gone_since),
                 ..state
             };
             let status = error.upstream_status;
             self.repositories.put_tag(&place.key, tag, state);
-            self.troubled.insert((place.key.clone(), tag.clone()), status);
             return Revalidated::Gone { state, status };
         }
         self.repositories.remove_tag(&place.key, tag);

@@ -2,10 +2,13 @@
 //! configuration says `share_private`.
 //!
 //! So, at an upstream with credentials, the first pull from a repository asks anonymously as well (a HEAD, which costs
-//! no pull), and what an anonymous caller could not read is answered like what does not exist.
+//! no pull), and what an anonymous caller could not read is answered like what does not exist. A limit on anonymous
+//! callers must not fail that pull: then the list of tags is asked for, which the same right opens and which limits on
+//! pulls do not count; and what was public before stays so while the upstream cannot tell.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::collapse::Collapse;
 use crate::oci::{Digest, Reference};
 use crate::repository::Key;
 use crate::upstream::{self, Access};
@@ -14,22 +17,55 @@ use super::error::{Error, ErrorKind};
 use super::negative::Missing;
 use super::{Cache, Place, Shared};
 
-/// How long "an anonymous caller can read it" holds.
+/// How long "an anonymous caller can read it" holds without a further question.
 const HOLDS: Duration = Duration::from_mins(5);
 
-/// Repositories known to be public.
+/// What is known of who can read which repository.
 pub(super) struct Visibility {
-    public: moka::sync::Cache<Key, ()>,
+    /// When an anonymous caller could last read it.
+    public: moka::sync::Cache<Key, Instant>,
+    /// Questions about blobs in progress.
+    running: Collapse<(Key, Digest), Result<(), Error>>,
 }
 
 impl Default for Visibility {
     fn default() -> Self {
         Self {
-            public: moka::sync::Cache::builder()
-                .max_capacity(100_000)
-                .time_to_live(HOLDS)
-                .build(),
+            public: moka::sync::Cache::new(100_000),
+            running: Collapse::default(),
         }
+    }
+}
+
+impl Visibility {
+    fn is_public(&self, place: &Place) -> bool {
+        self.was_public(place).is_some_and(|ago| ago < HOLDS)
+    }
+
+    /// How long ago an anonymous caller could read it.
+    fn was_public(&self, place: &Place) -> Option<Duration> {
+        self.public.get(&place.key).map(|seen| seen.elapsed())
+    }
+
+    fn note(&self, place: &Place) {
+        self.public.insert(place.key.clone(), Instant::now());
+    }
+
+    /// It is private: an error for the client.
+    fn hide(&self, place: &Place) -> Error {
+        self.public.invalidate(&place.key);
+        tracing::warn!(
+            upstream = place.upstream.prefix(),
+            repository = &*place.key,
+            "not readable without credentials, so not served: set share_private = true for this upstream to give what \
+             its credentials can read to every caller"
+        );
+        let prefix = place.upstream.prefix();
+        Error::upstream(
+            ErrorKind::NameUnknown,
+            place,
+            format!("repository unknown to upstream {prefix}, or not available to it"),
+        )
     }
 }
 
@@ -52,82 +88,98 @@ fn is_refused(error: &upstream::Error) -> bool {
     error.is_not_found() && *error.kind() != upstream::ErrorKind::NotFound
 }
 
-fn hidden(place: &Place) -> Error {
-    tracing::warn!(
-        upstream = place.upstream.prefix(),
-        repository = &*place.key,
-        "not readable without credentials, so not served: set share_private = true for this upstream to give what its \
-         credentials can read to every caller"
-    );
-    let prefix = place.upstream.prefix();
-    Error::upstream(
-        ErrorKind::NameUnknown,
-        place,
-        format!("repository unknown to upstream {prefix}, or not available to it"),
-    )
-}
-
 impl Shared {
     /// Refuses a manifest that only our credential could read.
     pub(super) async fn visible_manifest(&self, place: &Place, reference: &Reference) -> Result<(), Error> {
-        if is_open(place) || self.visibility.public.contains_key(&place.key) {
+        if is_open(place) || self.visibility.is_public(place) {
             return Ok(());
         }
-        match place
-            .upstream
-            .manifest_head(&place.name, reference, Access::Anonymous)
+        let (upstream, name) = (&place.upstream, &place.name);
+        let mut asked = upstream
+            .manifest_head(name, reference, Access::Anonymous)
             .await
+            .map(|_| ());
+        // No HEAD here: only GET can tell.
+        if let Err(error) = &asked
+            && *error.kind() == upstream::ErrorKind::HeadRefused
         {
-            Ok(_) => {
-                self.visibility.public.insert(place.key.clone(), ());
-                Ok(())
+            asked = upstream
+                .manifest(name, reference, Access::Anonymous)
+                .await
+                .map(|_| ());
+        }
+        self.conclude(place, Missing::Manifest(reference.clone()), asked)
+            .await
+    }
+
+    /// Refuses a blob of a repository that is not known to be public: without a manifest there is nothing that could
+    /// be asked for free.
+    async fn visible_blob(&self, place: &Place, digest: &Digest) -> Result<(), Error> {
+        let probe = place.upstream.blob_probe(&place.name, digest, Access::Anonymous);
+        let asked = probe.await.map(|_| ());
+        self.conclude(place, Missing::Blob(*digest), asked).await
+    }
+
+    /// What an anonymous question about `what` tells of the repository.
+    async fn conclude(
+        &self,
+        place: &Place,
+        what: Missing,
+        asked: Result<(), upstream::Error>,
+    ) -> Result<(), Error> {
+        let Err(error) = asked else {
+            self.visibility.note(place);
+            return Ok(());
+        };
+        if is_refused(&error) {
+            self.negative.learn(place, what, &error);
+            return Err(self.visibility.hide(place));
+        }
+        // It failed, but it answered: so it may answer another question.
+        if error.allows_stale()
+            && error.status().is_some()
+            && let Some(told) = self.told_by_list(place).await
+        {
+            return told;
+        }
+        let stale = place.freshness().stale_if_error;
+        if error.allows_stale() && self.visibility.was_public(place).is_some_and(|ago| ago < stale) {
+            return Ok(());
+        }
+        let unknown = match &what {
+            Missing::Blob(_) => ErrorKind::BlobUnknown,
+            Missing::Manifest(_) | Missing::Tags => ErrorKind::ManifestUnknown,
+        };
+        self.negative.learn(place, what, &error);
+        Err(Error::of_upstream(place, &error, unknown))
+    }
+
+    /// Whether an anonymous caller can read the repository, as its list of tags tells: pulling and listing take the
+    /// same right (Docker token spec, `repository:<name>:pull`). `None` when that does not tell either.
+    async fn told_by_list(&self, place: &Place) -> Option<Result<(), Error>> {
+        let list = place.upstream.tags(&place.name, "n=1", Access::Anonymous);
+        match list.await {
+            // An empty one may be what a registry tells those who must not know.
+            Ok(page) if !page.tags.is_empty() => {
+                self.visibility.note(place);
+                Some(Ok(()))
             }
-            Err(error) if is_refused(&error) => Err(hidden(place)),
-            // No HEAD here: only GET can tell.
-            Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => {
-                let got = place
-                    .upstream
-                    .manifest(&place.name, reference, Access::Anonymous)
-                    .await;
-                match got {
-                    Ok(_) => {
-                        self.visibility.public.insert(place.key.clone(), ());
-                        Ok(())
-                    }
-                    Err(error) if is_refused(&error) => Err(hidden(place)),
-                    Err(error) => Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
-                }
-            }
-            Err(error) => {
-                let what = Missing::Manifest(reference.clone());
-                self.negative.learn(place, what, &error);
-                Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown))
-            }
+            Err(error) if is_refused(&error) => Some(Err(self.visibility.hide(place))),
+            Ok(_) | Err(_) => None,
         }
     }
 }
 
 impl Cache {
-    /// Refuses a blob of a repository that is not known to be public: without a manifest there is nothing that could
-    /// be asked for free.
+    /// As [`Shared::visible_blob`], for all who ask at once.
     pub(super) async fn visible_blob(&self, place: &Place, digest: &Digest) -> Result<(), Error> {
-        if is_open(place) || self.shared.visibility.public.contains_key(&place.key) {
+        if is_open(place) || self.shared.visibility.is_public(place) {
             return Ok(());
         }
-        match place
-            .upstream
-            .blob_probe(&place.name, digest, Access::Anonymous)
-            .await
-        {
-            Ok(_) => {
-                self.shared.visibility.public.insert(place.key.clone(), ());
-                Ok(())
-            }
-            Err(error) if is_refused(&error) => Err(hidden(place)),
-            Err(error) => {
-                self.shared.negative.learn(place, Missing::Blob(*digest), &error);
-                Err(Error::of_upstream(place, &error, ErrorKind::BlobUnknown))
-            }
-        }
+        let (shared, its, digest) = (self.shared.clone(), place.clone(), *digest);
+        let ask = || async move { shared.visible_blob(&its, &digest).await };
+        let running = &self.shared.visibility.running;
+        let (visible, _) = running.run((place.key.clone(), digest), ask).await;
+        visible.unwrap_or_else(|| Err(Error::internal("asking anonymously was given up")))
     }
 }

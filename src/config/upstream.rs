@@ -101,10 +101,15 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// How long what is known of a tag holds. `repository` is prefix and name, as rules are written.
+    /// The rule for a tag, if there is one. `repository` is prefix and name, as rules are written.
+    pub fn rule_of(&self, repository: &str, tag: &str) -> Option<&TagRule> {
+        self.tag_rules.iter().find(|rule| rule.is_about(repository, tag))
+    }
+
+    /// How long what is known of a tag holds.
     pub fn freshness_of(&self, repository: &str, tag: &str) -> &Freshness {
-        let rule = self.tag_rules.iter().find(|rule| rule.is_about(repository, tag));
-        rule.map_or(&self.freshness, |rule| &rule.freshness)
+        self.rule_of(repository, tag)
+            .map_or(&self.freshness, |rule| &rule.freshness)
     }
 }
 

@@ -50,6 +50,17 @@ impl Sent {
         };
         *fresh && (challenges.is_empty() || challenges.iter().any(same))
     }
+
+    /// Whether it is a token for this very repository, rather than for a whole registry (ECR Public).
+    pub(super) fn is_for(&self, repository: &RepositoryName) -> bool {
+        match self {
+            Self::Basic(_) => false,
+            Self::Token { key, .. } => key
+                .scope
+                .split(':')
+                .any(|part| part == repository.as_str() || part.ends_with(&format!("/{repository}"))),
+        }
+    }
 }
 
 /// How the registry wants to be authorized, as its last challenge said.

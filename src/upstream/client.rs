@@ -155,7 +155,8 @@ impl Upstream {
                     return self.basic_refused(reply).await;
                 }
                 if used.is_last_word(&challenges) {
-                    return Ok(reply);
+                    let says_absent = status == 401 && used.is_for(call.repository);
+                    return Ok(if says_absent { reply.saying_absent() } else { reply });
                 }
                 reply.drain().await;
                 continue;

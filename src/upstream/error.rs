@@ -31,8 +31,11 @@ pub enum Failure {
 pub enum ErrorKind {
     /// The upstream does not have it (404, 410).
     NotFound,
-    /// The registry refuses it (401 or 403 with a good token, 451): not available to this credential. Nobody can
-    /// tell that from "not there".
+    /// The registry answers 401 to a token that it was given a moment ago for just this repository: so Docker Hub says
+    /// that there is no such repository, or that it is not for this credential.
+    Absent,
+    /// The registry refuses it otherwise (401, 403, 451): not available to this credential. Nobody can tell that from
+    /// "not there".
     Denied,
     /// The token service gives no token for it (GHCR: private, or not there).
     TokenDenied,
@@ -67,6 +70,7 @@ impl ErrorKind {
     pub fn word(&self) -> &'static str {
         match self {
             Self::NotFound => "not-found",
+            Self::Absent => "absent",
             Self::Denied => "denied",
             Self::TokenDenied => "token-denied",
             Self::CredentialsRejected => "credentials-rejected",
@@ -166,14 +170,22 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         matches!(
             self.kind(),
-            ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::TokenDenied
+            ErrorKind::NotFound | ErrorKind::Absent | ErrorKind::Denied | ErrorKind::TokenDenied
         )
+    }
+
+    /// Whether the registry clearly said that there is no such thing, so that it may be believed for a moment.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.kind(), ErrorKind::NotFound | ErrorKind::Absent)
     }
 
     /// Whether what is already known may still be served: always, except when the registry itself said that the
     /// content is not there. A token service that refuses says nothing about the content.
     pub fn allows_stale(&self) -> bool {
-        !matches!(self.kind(), ErrorKind::NotFound | ErrorKind::Denied)
+        !matches!(
+            self.kind(),
+            ErrorKind::NotFound | ErrorKind::Absent | ErrorKind::Denied
+        )
     }
 
     /// Whether the same request may well succeed later.
@@ -254,6 +266,7 @@ mod tests {
         // kind, not found, stale, retry
         let table = [
             (ErrorKind::NotFound, true, false, false),
+            (ErrorKind::Absent, true, false, false),
             (ErrorKind::Denied, true, false, false),
             (ErrorKind::TokenDenied, true, true, false),
             (ErrorKind::CredentialsRejected, false, true, false),

@@ -3,12 +3,16 @@
 //! Redirects and realms are the upstream's words, so without this a registry could make us ask the cloud's metadata
 //! service or a neighbour (SSRF). Addresses in URLs are checked here, names when they are resolved.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
+
+use crate::collapse::Collapse;
 
 /// Why a URL is not followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,14 +100,42 @@ impl Guard {
 
 /// The system's resolver with the guard behind it. The HTTP client does not ask it for addresses in URLs, nor for
 /// names that a proxy resolves; for the proxy's own name it does.
-pub(super) struct Resolver(pub(super) Arc<Guard>);
+pub(super) struct Resolver {
+    guard: Arc<Guard>,
+    /// One look-up for all who want a name: each takes a blocking thread for as long as the name server is silent, and
+    /// those threads are the disk's too.
+    running: Collapse<String, Result<Vec<SocketAddr>, Arc<io::Error>>>,
+    look_up: LookUp,
+}
+
+/// Looks a name up. In tests it is not the system that does.
+pub(super) type LookUp = Arc<dyn Fn(String) -> LookingUp + Send + Sync>;
+type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+impl Resolver {
+    pub(super) fn new(guard: Arc<Guard>, look_up: LookUp) -> Self {
+        Self {
+            guard,
+            running: Collapse::default(),
+            look_up,
+        }
+    }
+}
+
+/// The system's way.
+pub(super) fn system() -> LookUp {
+    Arc::new(|name| Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) }))
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.0.clone();
+        let (guard, running, look_up) = (self.guard.clone(), self.running.clone(), self.look_up.clone());
         Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed = guard.filter(name.as_str(), found)?;
+            let wanted = name.as_str().to_owned();
+            let work = || async move { look_up(wanted).await.map_err(Arc::new) };
+            let (found, _) = running.run(name.as_str().to_owned(), work).await;
+            let found = found.unwrap_or_else(|| Err(Arc::new(io::Error::other("the look-up was given up"))));
+            let allowed = guard.filter(name.as_str(), found?)?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
@@ -167,6 +199,8 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     fn url(text: &str) -> Url {
@@ -316,12 +350,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_resolver_applies_the_rules() {
-        let resolver = Resolver(Arc::new(guard("https://registry.example.com")));
+        let resolver = Resolver::new(Arc::new(guard("https://registry.example.com")), system());
         let Err(error) = resolver.resolve("localhost".parse().unwrap()).await else {
             panic!("resolved")
         };
         assert!(error.is::<Blocked>());
-        let inside = Resolver(Arc::new(guard("http://127.0.0.1:5000")));
+        let inside = Resolver::new(Arc::new(guard("http://127.0.0.1:5000")), system());
         assert!(
             inside
                 .resolve("localhost".parse().unwrap())
@@ -330,5 +364,32 @@ mod tests {
                 .next()
                 .is_some()
         );
+    }
+
+    #[tokio::test]
+    async fn many_who_want_a_name_are_one_look_up() {
+        let (asked, gate) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(tokio::sync::Semaphore::new(0)),
+        );
+        let (count, closed) = (asked.clone(), gate.clone());
+        let slow: LookUp = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let closed = closed.clone();
+            Box::pin(async move {
+                let _ = closed.acquire().await;
+                Ok(vec!["10.0.0.1:0".parse().unwrap()])
+            })
+        });
+        let resolver = Resolver::new(Arc::new(guard("http://registry.example.com")), slow);
+        let all: Vec<_> = (0..1000)
+            .map(|_| tokio::spawn(resolver.resolve("registry.example.com".parse().unwrap())))
+            .collect();
+        tokio::task::yield_now().await;
+        gate.add_permits(1);
+        for one in all {
+            assert_eq!(one.await.unwrap().unwrap().count(), 1);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Reply {
     /// Given back when the reply is dropped.
     _turn: Option<OwnedSemaphorePermit>,
     idle_timeout: Duration,
+    /// It is a 401 to a token that was made for just what was asked for.
+    says_absent: bool,
 }
 
 impl Reply {
@@ -64,7 +66,14 @@ impl Reply {
             host,
             _turn: turn,
             idle_timeout,
+            says_absent: false,
         }
+    }
+
+    /// The same, as the refusal of a token that was made for just what was asked for.
+    pub(super) fn saying_absent(mut self) -> Self {
+        self.says_absent = true;
+        self
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -167,6 +176,7 @@ impl Reply {
         let message = excuse(&body);
         let kind = match self.status().as_u16() {
             404 | 410 => ErrorKind::NotFound,
+            401 if self.says_absent => ErrorKind::Absent,
             401 | 403 | 451 => ErrorKind::Denied,
             429 => {
                 let told = retry::retry_after(self.headers(), Timestamp::now());

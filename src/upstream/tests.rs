@@ -31,6 +31,7 @@ fn tuning() -> Tuning {
         pause: std::time::Duration::ZERO,
         system_proxy: false,
         addresses: Vec::new(),
+        look_up: super::guard::system(),
     }
 }
 

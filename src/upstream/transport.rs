@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::error::{Error, ErrorKind, Failure, classify};
-use super::guard::{Blocked, Guard, Resolver};
+use super::guard::{Blocked, Guard, LookUp, Resolver, system};
 use super::observer::{Observer, RequestKind, StatusLabel};
 use super::reply::Reply;
 use super::retry::{self, Window};
@@ -31,7 +31,7 @@ pub(super) enum Lane {
 }
 
 /// What only tests change.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Tuning {
     /// The pause before the first retry.
     pub(super) pause: Duration,
@@ -39,6 +39,8 @@ pub(super) struct Tuning {
     pub(super) system_proxy: bool,
     /// Names that are not resolved.
     pub(super) addresses: Vec<(String, SocketAddr)>,
+    /// How the others are.
+    pub(super) look_up: LookUp,
 }
 
 impl Default for Tuning {
@@ -47,6 +49,7 @@ impl Default for Tuning {
             pause: Duration::from_millis(150),
             system_proxy: true,
             addresses: Vec::new(),
+            look_up: system(),
         }
     }
 }
@@ -254,7 +257,7 @@ fn build(
         .tcp_keepalive(Duration::from_secs(30))
         .pool_idle_timeout(Duration::from_mins(1))
         .pool_max_idle_per_host(config.max_connections)
-        .dns_resolver(Resolver(guard.clone()))
+        .dns_resolver(Resolver::new(guard.clone(), tuning.look_up.clone()))
         .tls_certs_only(roots());
     if let Some(pem) = &config.ca_pem {
         builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?);

@@ -80,6 +80,7 @@ fn door() -> Door {
     };
     let options = Options {
         admin_on_main: true,
+        answer_timeout: std::time::Duration::from_secs(25),
         data_dir: String::new(),
     };
     let api = Api::new(

@@ -186,11 +186,37 @@ async fn a_new_token_that_is_refused_is_the_last_word() {
             .manifest(&name("nobody/nothing"), &reference("v1"), Access::Configured)
             .await
             .unwrap_err();
-        assert_eq!((error.kind(), error.status()), (&ErrorKind::Denied, Some(401)));
+        assert_eq!((error.kind(), error.status()), (&ErrorKind::Absent, Some(401)));
         assert!(error.is_not_found() && !error.allows_stale());
     }
     // Asked, token, asked; then token, asked.
     assert_eq!(server.log().len(), 5);
+}
+
+#[tokio::test]
+async fn only_a_token_for_the_very_repository_tells_that_there_is_none() {
+    let table = [
+        ("repository:a/b:pull", 401, ErrorKind::Absent),
+        ("repository:project/a/b:pull", 401, ErrorKind::Absent),
+        ("repository:a/b:pull", 403, ErrorKind::Denied),
+        ("repository:other:pull", 401, ErrorKind::Denied),
+        // ECR Public refuses HEADs of blobs so, whatever the token.
+        ("aws", 401, ErrorKind::Denied),
+    ];
+    for (scope, status, kind) in table {
+        let server = Server::start(move |asked| async move {
+            match (asked.path.as_str(), asked.authorization()) {
+                ("/token", _) => token("t"),
+                (_, Some(_)) if status != 401 => answer(status, &[], ""),
+                _ => challenge(&asked, scope),
+            }
+        })
+        .await;
+        let result = upstream(&server)
+            .manifest_head(&name("a/b"), &reference("v1"), Access::Configured)
+            .await;
+        assert_eq!(result.unwrap_err().kind(), &kind, "{scope} {status}");
+    }
 }
 
 #[tokio::test]

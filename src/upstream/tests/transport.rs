@@ -6,8 +6,9 @@ use std::time::Duration;
 use url::Url;
 
 use super::server::{Server, answer};
-use super::{MANIFEST, config, name, observed, reference, sha256, upstream_with};
-use crate::upstream::{Access, ErrorKind, Failure, Observer, RequestKind, StatusLabel};
+use super::{MANIFEST, config, name, observed, reference, sha256, tuning, upstream_with};
+use crate::upstream::transport::Tuning;
+use crate::upstream::{Access, ErrorKind, Failure, Observer, RequestKind, StatusLabel, Upstream};
 
 #[tokio::test]
 async fn hosts_that_cannot_be_reached() {
@@ -35,6 +36,24 @@ async fn hosts_that_cannot_be_reached() {
         );
     }
     assert_eq!(silent.log().len(), 3);
+}
+
+#[tokio::test]
+async fn a_name_server_that_never_answers() {
+    let mut config = config("http://registry.example.com");
+    config.connect_timeout = Duration::from_millis(10);
+    let tuning = Tuning {
+        look_up: Arc::new(|_| Box::pin(std::future::pending())),
+        ..tuning()
+    };
+    let upstream = Upstream::tuned(config, Arc::new(()), &tuning).unwrap();
+    let result = upstream
+        .manifest_head(&name("a"), &reference("v1"), Access::Configured)
+        .await;
+    assert_eq!(
+        result.unwrap_err().kind(),
+        &ErrorKind::Unavailable(Failure::Timeout)
+    );
 }
 
 #[derive(Default)]

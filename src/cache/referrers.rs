@@ -1,0 +1,128 @@
+//! What refers to a manifest: the referrers API's answer, or the fallback tag's where there is no API. Asked on every
+//! pull by newer clients, so it is answered from what is here when the upstream fails or is slow.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, referrers_fallback_tag};
+use crate::repository::Key;
+use crate::upstream;
+
+use super::error::{Error, ErrorKind};
+use super::freshness::{Verdict, judge_list};
+use super::lists::{Instead, Lists, Weigh};
+use super::status::{Answer, CacheStatus, Outcome};
+use super::visibility::list_access;
+use super::{Cache, Place, Shared};
+
+/// By repository and subject.
+pub(super) type ReferrersLists = Lists<(Key, Digest), Vec<Descriptor>>;
+
+impl Weigh for Vec<Descriptor> {
+    fn weight(&self) -> u32 {
+        let text = |one: &Descriptor| -> usize {
+            let annotations = one.annotations.iter().map(|(k, v)| k.len() + v.len() + 96);
+            annotations.sum::<usize>() + one.urls.iter().map(|url| url.len() + 24).sum::<usize>()
+        };
+        let bytes: usize = self.iter().map(|one| text(one) + 512).sum();
+        u32::try_from(bytes + 512).unwrap_or(u32::MAX)
+    }
+}
+
+impl Cache {
+    /// What refers to `subject`. Never an error for "none".
+    pub async fn referrers(
+        &self,
+        place: &Place,
+        subject: &Digest,
+    ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
+        let (shared, its, digest) = (self.shared.clone(), place.clone(), *subject);
+        let ask = Box::pin(async move { shared.ask_referrers(&its, &digest).await.map(Arc::new) });
+        let key = (place.key.clone(), *subject);
+        let heard = Heard {
+            shared: &self.shared,
+            place,
+            subject,
+        };
+        match self.shared.referrers.get(place, key, ask, &heard).await {
+            Err(error) if error.is_not_found() => {
+                Ok(Answer::new(Arc::default(), CacheStatus::of(Outcome::Miss)))
+            }
+            found => found,
+        }
+    }
+}
+
+/// What was heard before.
+struct Heard<'a> {
+    shared: &'a Shared,
+    place: &'a Place,
+    subject: &'a Digest,
+}
+
+impl Instead<Vec<Descriptor>> for Heard<'_> {
+    async fn copy(&self) -> Result<Option<Vec<Descriptor>>, Error> {
+        let known = &self.shared.repositories;
+        let row = known.referrers(&self.place.key, self.subject).await?;
+        let usable = |came: Timestamp| {
+            let age = Timestamp::now().since(came);
+            judge_list(age, true, self.place.freshness()) < Verdict::Revalidate
+        };
+        Ok(row.filter(|(_, came)| usable(*came)).map(|(list, _)| list))
+    }
+
+    /// An image that is here must be pullable while its upstream is away: then "none that we know of".
+    async fn lesser(&self) -> Result<Option<Vec<Descriptor>>, Error> {
+        let here = self.shared.linked_manifest(self.place, self.subject).await?;
+        Ok(here.map(|_| Vec::new()))
+    }
+}
+
+impl Shared {
+    async fn ask_referrers(&self, place: &Place, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let by_api = place
+            .upstream
+            .referrers(&place.name, subject, list_access(place))
+            .await;
+        let by_api = by_api.map_err(|error| Error::of_upstream(place, &error, ErrorKind::ManifestUnknown))?;
+        let descriptors = match by_api {
+            Some(descriptors) => descriptors,
+            None => self.fallback_referrers(place, subject).await?,
+        };
+        // Anybody may ask about any digest: "none" is worth a row only for what is here.
+        if !descriptors.is_empty() || self.linked_manifest(place, subject).await?.is_some() {
+            self.repositories
+                .put_referrers(&place.key, subject, descriptors.clone());
+        }
+        Ok(descriptors)
+    }
+
+    /// The index under the tag `sha256-<hex>` (distribution spec, "Referrers Tag Schema"). HEAD first: mostly there is
+    /// none, and a HEAD costs no pull. A refusal is no "none": it may pass.
+    async fn fallback_referrers(&self, place: &Place, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let failed = |error: &upstream::Error| Error::of_upstream(place, error, ErrorKind::ManifestUnknown);
+        let Ok(tag) = referrers_fallback_tag(subject).parse() else {
+            return Ok(Vec::new());
+        };
+        let (reference, access) = (Reference::Tag(tag), list_access(place));
+        match place
+            .upstream
+            .manifest_head(&place.name, &reference, access)
+            .await
+        {
+            Ok(_) => {}
+            Err(error) if error.is_absent() => return Ok(Vec::new()),
+            Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        let fetched = match place.upstream.manifest(&place.name, &reference, access).await {
+            Ok(fetched) => fetched,
+            Err(error) if error.is_absent() => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&error)),
+        };
+        // Whatever else stands under that tag lists no referrers.
+        Ok(Manifest::parse(&fetched.bytes, fetched.media_type.as_ref())
+            .map(|index| index.manifests)
+            .unwrap_or_default())
+    }
+}
