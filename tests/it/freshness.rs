@@ -1,13 +1,13 @@
-//! How long a tag is believed, what a question about it costs, and what is served while the upstream fails. A `tag_ttl`
-//! of zero stands for "it is due", so that nothing here waits for time to pass.
+//! How long a tag is believed, and what a question about it costs. A `tag_ttl` of zero stands for "it is due", so that
+//! nothing here waits for time to pass.
 
 use crate::expect::{assert_error, assert_hit, assert_manifest, assert_stale, cached, get_all};
 use crate::support::prelude::*;
 
-const APP: &str = "docker-hub/library/app";
+pub const APP: &str = "docker-hub/library/app";
 
 /// A daemon for which every tag is due at once.
-async fn always_due() -> (Upstream, Daemon) {
+pub async fn always_due() -> (Upstream, Daemon) {
     let upstream = Upstream::start().await;
     let daemon = Daemon::over(&upstream)
         .setting("cache.tag_ttl", "\"0s\"")
@@ -17,7 +17,7 @@ async fn always_due() -> (Upstream, Daemon) {
 }
 
 /// Puts an image under a tag, and pulls it through once.
-async fn pulled(upstream: &Upstream, daemon: &Daemon, repo: &str, tag: &str, seed: u64) -> Image {
+pub async fn pulled(upstream: &Upstream, daemon: &Daemon, repo: &str, tag: &str, seed: u64) -> Image {
     let image = Image::simple(seed, 100);
     upstream.put(repo, tag, &image);
     let answer = get(daemon.manifest_url(&format!("docker-hub/{repo}"), tag)).await;
@@ -27,7 +27,7 @@ async fn pulled(upstream: &Upstream, daemon: &Daemon, repo: &str, tag: &str, see
 }
 
 /// Ends the daemon, writes other settings into its configuration, and starts it on the same data.
-async fn restart_with(daemon: &mut Daemon, from: &str, to: &str) {
+pub async fn restart_with(daemon: &mut Daemon, from: &str, to: &str) {
     let text = std::fs::read_to_string(daemon.config_path()).expect("a configuration");
     assert!(text.contains(from), "{from} is not in {text}");
     assert!(daemon.stop().await.success());
@@ -178,95 +178,6 @@ async fn an_upstream_whose_heads_say_nothing_is_asked_by_get() {
 }
 
 #[tokio::test]
-async fn a_failing_upstream_leaves_the_old_copy() {
-    let (upstream, daemon) = always_due().await;
-    // Retry-After, so that the daemon does not try again by itself.
-    let wait = |status| reply(status).header("retry-after", "60");
-    let plans = [
-        ("limit", wait(429), Some(429)),
-        ("limit without a time", reply(429), Some(429)),
-        ("internal error", wait(500), Some(500)),
-        ("bad gateway", wait(502), Some(502)),
-        ("unavailable", wait(503), Some(503)),
-        ("time-out", wait(504), Some(504)),
-        ("a strange status", reply(418), Some(418)),
-        ("a web page", html(), None),
-        (
-            "a way to nowhere",
-            redirect(307, "http://127.0.0.1:1/nowhere"),
-            None,
-        ),
-    ];
-    for (number, (what, plan, status)) in plans.into_iter().enumerate() {
-        let repo = format!("library/app{number}");
-        let image = pulled(&upstream, &daemon, &repo, "1", number as u64).await;
-        upstream.always(manifests().in_repo(&repo), plan);
-        let url = daemon.manifest_url(&format!("docker-hub/{repo}"), "1");
-        let answer = get(&url).await;
-        assert_manifest(&answer, &image, false);
-        assert_stale(&answer, status);
-        // The next ones do not wait for the same failure.
-        let before = upstream.requests().len();
-        assert_stale(&head(&url).await, status);
-        assert_stale(&get(&url).await, status);
-        assert_eq!(upstream.requests().len(), before, "{what}");
-    }
-    let image = pulled(&upstream, &daemon, "library/down", "1", 99).await;
-    upstream.refuse().await;
-    let answer = get(daemon.manifest_url("docker-hub/library/down", "1")).await;
-    assert_manifest(&answer, &image, false);
-    assert_stale(&answer, None);
-    // What it names is here as well, or honestly not.
-    assert_hit(&get(daemon.manifest_url("docker-hub/library/down", &image.digest())).await);
-}
-
-#[tokio::test]
-async fn a_token_service_that_refuses_says_nothing_about_the_tag() {
-    let (upstream, daemon) = always_due().await;
-    upstream.require_bearer(Bearer::new());
-    for (number, status) in [401, 403, 429, 503].into_iter().enumerate() {
-        let repo = format!("library/app{number}");
-        let image = pulled(&upstream, &daemon, &repo, "1", number as u64).await;
-        upstream.revoke_tokens();
-        upstream.always(tokens(), reply(status).header("retry-after", "60"));
-        let answer = get(daemon.manifest_url(&format!("docker-hub/{repo}"), "1")).await;
-        assert_stale(&answer, Some(status));
-        assert_manifest(&answer, &image, false);
-        upstream.behave();
-    }
-}
-
-#[tokio::test]
-async fn a_tag_that_moved_to_what_the_upstream_does_not_have_stays_where_it_was() {
-    let (upstream, daemon) = always_due().await;
-    let image = pulled(&upstream, &daemon, "library/app", "1", 1).await;
-    // HEAD knows the new digest, GET does not: caches in front of registries do this.
-    let moved = Image::simple(2, 100);
-    upstream.put("library/app", "1", &moved);
-    upstream.always(manifest(&moved.digest()), reply(404));
-    let answer = get(daemon.manifest_url(APP, "1")).await;
-    assert_stale(&answer, Some(404));
-    assert_manifest(&answer, &image, false);
-}
-
-#[tokio::test]
-async fn a_tag_that_is_too_old_is_not_served_when_the_upstream_fails() {
-    let upstream = Upstream::start().await;
-    let daemon = Daemon::over(&upstream)
-        .setting("cache.tag_ttl", "\"0s\"")
-        .setting("upstream.docker-hub.stale_if_error", "\"0s\"")
-        .start()
-        .await;
-    let image = pulled(&upstream, &daemon, "library/app", "1", 1).await;
-    upstream.always(manifests(), reply(503).header("retry-after", "60"));
-    let answer = get(daemon.manifest_url(APP, "1")).await;
-    assert_error(&answer, 502, "UNAVAILABLE");
-    assert_hit(&get(daemon.manifest_url(APP, &image.digest())).await);
-    upstream.behave();
-    assert_manifest(&get(daemon.manifest_url(APP, "1")).await, &image, false);
-}
-
-#[tokio::test]
 async fn a_slow_upstream_is_waited_for_only_so_long_and_its_answer_is_not_lost() {
     let upstream = Upstream::start().await;
     let daemon = Daemon::over(&upstream)
@@ -339,88 +250,4 @@ async fn a_tag_that_comes_back_is_as_good_as_new() {
     assert_manifest(&get(daemon.manifest_url(APP, "1")).await, &back, false);
     upstream.untag("library/app", "1");
     assert_hit(&get(daemon.manifest_url(APP, "1")).await);
-}
-
-#[tokio::test]
-async fn not_found_is_remembered_for_a_moment() {
-    let upstream = Upstream::start().await;
-    let daemon = Daemon::over(&upstream)
-        .setting("cache.negative_ttl", "\"1h\"")
-        .start()
-        .await;
-    upstream.put("library/app", "1", &Image::simple(1, 10));
-    let missing = sha256(b"missing");
-    for reference in ["2", &missing] {
-        for asked in 0..4 {
-            let url = daemon.manifest_url(APP, reference);
-            let answer = if asked % 2 == 0 {
-                get(url).await
-            } else {
-                head(url).await
-            };
-            assert_eq!(answer.status, 404);
-            assert_eq!(cached(&answer).contains("detail=negative"), asked > 0);
-        }
-        assert_eq!(
-            upstream.count_of(&manifest(reference)),
-            1,
-            "{:#?}",
-            upstream.summary()
-        );
-    }
-    for _ in 0..3 {
-        assert_error(&get(daemon.blob_url(APP, &missing)).await, 404, "BLOB_UNKNOWN");
-    }
-    assert_eq!(upstream.count_of(&blob(&missing)), 1);
-}
-
-#[tokio::test]
-async fn not_found_is_not_remembered_when_it_must_not_be() {
-    let upstream = Upstream::start().await;
-    let daemon = Daemon::over(&upstream)
-        .setting("cache.negative_ttl", "\"0s\"")
-        .start()
-        .await;
-    let url = daemon.manifest_url(APP, "1");
-    assert_eq!(get(&url).await.status, 404);
-    let image = Image::simple(1, 10);
-    upstream.put("library/app", "1", &image);
-    assert_manifest(&get(&url).await, &image, false);
-}
-
-#[tokio::test]
-async fn what_may_pass_is_never_remembered() {
-    let upstream = Upstream::start().await;
-    let daemon = Daemon::over(&upstream)
-        .setting("cache.negative_ttl", "\"1h\"")
-        .start()
-        .await;
-    let wait = |status| reply(status).header("retry-after", "60");
-    let plans = [
-        (wait(429), 429),
-        (wait(500), 502),
-        (wait(503), 502),
-        (reply(401), 404),
-        (reply(403), 404),
-    ];
-    for (number, (plan, status)) in plans.into_iter().enumerate() {
-        let repo = format!("library/app{number}");
-        let image = Image::simple(number as u64, 100);
-        upstream.put(&repo, "1", &image);
-        let (layer, name) = (image.layer_digest(0), format!("docker-hub/{repo}"));
-        upstream.always(Match::when(|_| true), plan);
-        assert_eq!(get(daemon.manifest_url(&name, "1")).await.status, status);
-        assert_eq!(get(daemon.blob_url(&name, &layer)).await.status, status);
-        upstream.behave();
-        assert_manifest(&get(daemon.manifest_url(&name, "1")).await, &image, false);
-        assert_eq!(get(daemon.blob_url(&name, &layer)).await.status, 200);
-    }
-    // Nor is the refusal of a token service.
-    upstream.require_bearer(Bearer::new());
-    upstream.put("library/late", "1", &Image::simple(50, 10));
-    upstream.always(tokens(), reply(401));
-    let url = daemon.manifest_url("docker-hub/library/late", "1");
-    assert_eq!(get(&url).await.status, 404);
-    upstream.behave();
-    assert_eq!(get(&url).await.status, 200);
 }

@@ -7,10 +7,12 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
 mod admin;
+mod answer_time;
 mod coalesce;
 mod config_files;
 mod crash;
 mod dashboards;
+mod deadlines;
 mod drain;
 mod errors;
 mod eviction;
@@ -21,6 +23,7 @@ mod layers;
 mod malformed;
 mod manifests;
 mod names;
+mod negative;
 mod operate;
 mod range;
 mod redirects;
@@ -29,8 +32,11 @@ mod restart;
 mod resume;
 mod scene;
 mod sparse;
+mod stale;
 mod support;
 mod support_tests;
+mod tag_rules;
 mod tags;
 mod upstream_auth;
 mod verify;
+mod visibility;

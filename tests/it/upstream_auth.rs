@@ -355,7 +355,10 @@ async fn an_upstreams_challenge_never_reaches_the_client() {
                 assert_eq!(answer.status, 404, "{url}");
                 let code = code(&answer);
                 assert!(
-                    matches!(code.as_str(), "NAME_UNKNOWN" | "MANIFEST_UNKNOWN"),
+                    matches!(
+                        code.as_str(),
+                        "NAME_UNKNOWN" | "MANIFEST_UNKNOWN" | "BLOB_UNKNOWN"
+                    ),
                     "{url}: {code}"
                 );
                 let by_head = head(&url).await;
