@@ -21,6 +21,7 @@ impl Timestamp {
     }
 
     /// The time `span` later.
+    #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(
             self.0

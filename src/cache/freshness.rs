@@ -81,7 +81,7 @@ impl Jitter {
 
     /// `ttl`, shortened.
     pub(super) fn shorten(self, ttl: Duration) -> Duration {
-        ttl - ttl.mul_f64(f64::from(self.0.min(Self::MOST)) / 10_000.0)
+        ttl.mul_f64(1.0 - f64::from(self.0.min(Self::MOST)) / 10_000.0)
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) fn judge(known: &Known, now: Timestamp, settings: &Freshness, jitter:
     }
     // Set in the future, the clock was turned back meanwhile: such a stamp vouches for nothing.
     let vouched = known.gone_since.is_none() && known.validated_at <= now;
-    let age = Age {
+    let life = Life {
         age: now.since(known.validated_at),
         fresh_for: if vouched {
             jitter.shorten(settings.tag_ttl)
@@ -103,27 +103,27 @@ pub(super) fn judge(known: &Known, now: Timestamp, settings: &Freshness, jitter:
         },
         usable_for: settings.tag_ttl.saturating_add(settings.stale_if_error),
     };
-    age.judge(known.left_alone_until.is_some_and(|until| now < until))
+    life.judge(known.left_alone_until.is_some_and(|until| now < until))
 }
 
 /// What is to be done with a list that came so long ago. It says what does not exist, so it is fresh for as long as any
 /// other "not found" is believed.
 pub(super) fn judge_list(age: Duration, left_alone: bool, settings: &Freshness) -> Verdict {
-    let age = Age {
+    let life = Life {
         age,
         fresh_for: settings.negative_ttl,
         usable_for: settings.negative_ttl.saturating_add(settings.stale_if_error),
     };
-    age.judge(left_alone)
+    life.judge(left_alone)
 }
 
-struct Age {
+struct Life {
     age: Duration,
     fresh_for: Duration,
     usable_for: Duration,
 }
 
-impl Age {
+impl Life {
     fn judge(&self, left_alone: bool) -> Verdict {
         if self.age < self.fresh_for {
             Verdict::Fresh

