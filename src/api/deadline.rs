@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::rescue::Failure;
 use crate::registry::{Error, ErrorKind, Outcome, Repository};
 
-/// What `handling` gives, or nothing when that takes longer than `limit`.
-pub(super) async fn within<F: Future>(limit: Duration, handling: F) -> Option<F::Output> {
+/// What `handling` gives, or nothing when that takes longer than `limit`, if there is one.
+pub(super) async fn within<F: Future>(limit: Option<Duration>, handling: F) -> Option<F::Output> {
+    let limit = limit.unwrap_or(Duration::MAX);
     tokio::time::timeout(limit, handling).await.ok()
 }
 

@@ -192,7 +192,9 @@ async fn answer(
                 exchange: &mut exchange,
             };
             let limit = shared.options.answer_timeout;
-            match deadline::within(limit, asking.handle(route)).await {
+            // For content: an operator's question may take its time.
+            let applies = route.target().map(|_| limit);
+            match deadline::within(applies, asking.handle(route)).await {
                 Some(handled) => handled,
                 None => Err(deadline::missed(limit, exchange.repository.as_ref())),
             }
