@@ -10,6 +10,7 @@ use crate::upstream::{self, Access};
 
 use super::error::{Error, ErrorKind};
 use super::freshness::{self, Jitter, Known, LEFT_ALONE, MOST_LEFT_ALONE, Verdict};
+use super::negative::Missing;
 use super::{Place, Shared};
 
 /// Tags whose revalidation failed just now: the next clients do not wait for the same failure.
@@ -116,8 +117,13 @@ impl Shared {
                 }
             }
             Err(error) if is_gone(&error) => {
-                let error = Error::of_upstream(place, &error, ErrorKind::ManifestUnknown);
-                return Ok(self.gone(place, tag, state, error));
+                let told = Error::of_upstream(place, &error, ErrorKind::ManifestUnknown);
+                let outcome = self.gone(place, tag, state, told);
+                if matches!(outcome, Revalidated::Forgotten(_)) {
+                    // From now on it is a tag like any that is not there.
+                    self.negative.learn(place, Missing::Manifest(reference), &error);
+                }
+                return Ok(outcome);
             }
             // HEAD is not answered here: GET decides.
             Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => None,

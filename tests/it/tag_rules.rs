@@ -149,3 +149,31 @@ async fn a_rule_says_how_long_a_client_waits_for_the_check() {
     let answer = patient.await.expect("no panic");
     assert_eq!(cached(&answer), "wharfinger; hit; fwd=stale");
 }
+
+#[tokio::test]
+async fn explain_names_the_rule() {
+    let rules =
+        r#"[{ pattern = "v*", tag_ttl = "1h" }, { pattern = "pr-*", tag_ttl = "0s", gone_ttl = "0s" }]"#;
+    let (upstream, daemon, _) = pulled(&["v1", "pr-7", "edge"], &[("cache.tag_rule", rules)]).await;
+    let explain = async |tag: &str| {
+        let url = format!("{}/api/explain?ref=docker-hub/library/app:{tag}", daemon.url());
+        get(url).await.json()
+    };
+    for (tag, rule, ttl, expected) in [
+        ("v1", serde_json::json!("v*"), 3600, "hit"),
+        ("pr-7", serde_json::json!("pr-*"), 0, "stale"),
+        ("edge", serde_json::Value::Null, 300, "hit"),
+    ] {
+        let told = explain(tag).await;
+        assert_eq!(
+            (&told["tag"]["rule"], &told["tag"]["ttl_seconds"]),
+            (&rule, &ttl.into()),
+            "{told}"
+        );
+        assert_eq!(told["expected"], expected, "{told}");
+    }
+    // Forgotten, it is a tag like any that is not there.
+    upstream.untag("library/app", "pr-7");
+    assert_eq!(get(url(&daemon, "library/app", "pr-7")).await.status, 404);
+    assert_eq!(explain("pr-7").await["expected"], "negative");
+}
