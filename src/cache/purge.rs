@@ -1,7 +1,6 @@
 //! Removing what is here because an operator says so.
 
 use crate::oci::{Reference, Tag};
-use crate::storage::Change;
 
 use super::error::Error;
 use super::inspect::written;
@@ -36,10 +35,7 @@ impl Cache {
     }
 
     async fn purge_tag(&self, place: &Place, tag: &Tag) -> Result<(), Error> {
-        let change = Change::remove_tag(&place.key, tag);
-        self.shared.storage.index.commit(vec![change]).await?;
-        // Only now out of memory, or a request that reads the row meanwhile would put it there again.
-        self.shared.repositories.remove_tag(&place.key, tag);
+        self.shared.repositories.remove_tag(&place.key, tag).await?;
         self.shared.troubled.forget(place, tag);
         Ok(())
     }

@@ -112,13 +112,13 @@ impl Shared {
             Ok(head) => {
                 // It may have become private since it was pulled. That we cannot tell (a limit, a failure) hides nothing.
                 match self.visible_manifest(place, &reference).await {
-                    Err(error) if !error.allows_stale => return Ok(self.gone(place, tag, state, error)),
+                    Err(error) if !error.allows_stale => return self.gone(place, tag, state, error).await,
                     _ => head.digest,
                 }
             }
             Err(error) if is_gone(&error) => {
                 let told = Error::of_upstream(place, &error, ErrorKind::ManifestUnknown);
-                let outcome = self.gone(place, tag, state, told);
+                let outcome = self.gone(place, tag, state, told).await?;
                 if matches!(outcome, Revalidated::Forgotten(_)) {
                     // From now on it is a tag like any that is not there.
                     self.negative.learn(place, Missing::Manifest(reference), &error);
@@ -149,7 +149,7 @@ impl Shared {
             }
             None => match self.fetch_manifest(place, &reference).await {
                 Err(error) if error.kind == ErrorKind::ManifestUnknown => {
-                    return Ok(self.gone(place, tag, state, error));
+                    return self.gone(place, tag, state, error).await;
                 }
                 fetched => fetched?,
             },
@@ -178,7 +178,13 @@ impl Shared {
 
     /// A healthy upstream says that the tag is not there: served for a while still, then forgotten. What its digest
     /// reaches stays.
-    fn gone(&self, place: &Place, tag: &Tag, state: TagState, error: Error) -> Revalidated {
+    async fn gone(
+        &self,
+        place: &Place,
+        tag: &Tag,
+        state: TagState,
+        error: Error,
+    ) -> Result<Revalidated, Error> {
         let now = Timestamp::now();
         // A stamp of the future is one of a clock that was turned back.
         let gone_since = state.gone_since.map_or(now, |since| since.min(now));
@@ -189,11 +195,11 @@ impl Shared {
             };
             let status = error.upstream_status;
             self.repositories.put_tag(&place.key, tag, state);
-            return Revalidated::Gone { state, status };
+            return Ok(Revalidated::Gone { state, status });
         }
-        self.repositories.remove_tag(&place.key, tag);
+        self.repositories.remove_tag(&place.key, tag).await?;
         tracing::info!(repository = &*place.key, %tag, "a tag is gone from its upstream for longer than gone_ttl, forgotten");
-        Revalidated::Forgotten(error)
+        Ok(Revalidated::Forgotten(error))
     }
 }
 

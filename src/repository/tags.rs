@@ -52,10 +52,14 @@ impl Repositories {
         self.index.submit(vec![change]);
     }
 
-    /// Forgets a tag. What its digest reaches stays.
-    pub fn remove_tag(&self, repository: &Key, tag: &Tag) {
+    /// Forgets a tag, durably. What its digest reaches stays.
+    pub async fn remove_tag(&self, repository: &Key, tag: &Tag) -> Result<(), Error> {
+        // First the row: memory would take it up again.
+        self.index
+            .commit(vec![Change::remove_tag(repository, tag)])
+            .await?;
         self.memory.tags.invalidate(&(repository.clone(), tag.clone()));
-        self.index.submit(vec![Change::remove_tag(repository, tag)]);
+        Ok(())
     }
 
     /// Tags of a repository that were pulled before, `most` at the most.
