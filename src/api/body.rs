@@ -1,4 +1,5 @@
-//! The body of a response: nothing, bytes from memory, or a blob read piece by piece as the connection takes it.
+//! The body of a response: nothing, bytes from memory, or a blob or parts of it, read piece by piece as the connection
+//! takes it.
 //!
 //! It carries its exchange, so that what is logged and counted is what was handed over. A blob that cannot be read on
 //! is an error, which makes hyper break the connection (HTTP/1) or reset the stream (HTTP/2): never a clean end.
@@ -12,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::exchange::Exchange;
+use super::multipart::Parts;
 use crate::registry::{BlobReader, ReadError};
 use crate::telemetry::Ending;
 
@@ -37,6 +39,7 @@ pub(super) enum Content {
     Empty,
     Full(Bytes),
     Blob(Box<BlobContent>),
+    Parts(Box<Parts>),
     /// What somebody tells while it happens.
     Lines(BoxStream<'static, Bytes>),
 }
@@ -51,6 +54,8 @@ pub(super) struct BlobContent {
     /// One past the last byte to send; `None` is the end of a blob whose size is not known.
     end: Option<u64>,
     mapped: bool,
+    /// The reader, after the last piece.
+    spare: Option<BlobReader>,
 }
 
 async fn read(mut reader: BlobReader, position: u64, end: Option<u64>, mapped: bool) -> Piece {
@@ -64,13 +69,7 @@ impl Content {
         if end.is_some_and(|end| position >= end) {
             return Self::Empty;
         }
-        let next = ReusableBoxFuture::new(read(reader, position, end, mapped));
-        Self::Blob(Box::new(BlobContent {
-            next,
-            position,
-            end,
-            mapped,
-        }))
+        Self::Blob(Box::new(BlobContent::new(reader, position, end, mapped)))
     }
 
     /// The number of bytes, when it is known.
@@ -79,14 +78,33 @@ impl Content {
             Self::Empty => Some(0),
             Self::Full(bytes) => Some(bytes.len() as u64),
             Self::Blob(blob) => blob.end.map(|end| end.saturating_sub(blob.position)),
+            Self::Parts(parts) => Some(parts.left()),
             Self::Lines(_) => None,
         }
     }
 }
 
 impl BlobContent {
+    pub(super) fn new(reader: BlobReader, position: u64, end: Option<u64>, mapped: bool) -> Self {
+        Self {
+            next: ReusableBoxFuture::new(read(reader, position, end, mapped)),
+            position,
+            end,
+            mapped,
+            spare: None,
+        }
+    }
+
+    /// The reader, to read another part with: here once the last piece was given.
+    pub(super) fn into_reader(self) -> Option<BlobReader> {
+        self.spare
+    }
+
     /// The next piece, and whether it is the last.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<(Bytes, bool)>, BodyError>> {
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Bytes, bool)>, BodyError>> {
         let (reader, piece) = ready!(self.next.poll(context));
         let Some(bytes) = piece? else {
             let whole = self.end.is_none_or(|end| self.position >= end);
@@ -94,7 +112,9 @@ impl BlobContent {
         };
         self.position += bytes.len() as u64;
         let last = self.end.is_some_and(|end| self.position >= end);
-        if !last {
+        if last {
+            self.spare = Some(reader);
+        } else {
             self.next.set(read(reader, self.position, self.end, self.mapped));
         }
         Poll::Ready(Ok(Some((bytes, last))))
@@ -136,34 +156,29 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (bytes, last) = match &mut self.content {
+        let polled = match &mut self.content {
             Content::Empty => return Poll::Ready(None),
-            Content::Full(bytes) => (std::mem::take(bytes), true),
-            Content::Lines(lines) => {
-                if let Some(line) = ready!(lines.as_mut().poll_next(context)) {
-                    (line, false)
-                } else {
-                    self.end(Ending::Whole);
-                    return Poll::Ready(None);
-                }
+            Content::Full(bytes) => Ok(Some((std::mem::take(bytes), true))),
+            Content::Lines(lines) => Ok(ready!(lines.as_mut().poll_next(context)).map(|line| (line, false))),
+            Content::Blob(blob) => ready!(blob.poll(context)),
+            Content::Parts(parts) => ready!(parts.poll(context)),
+        };
+        let (bytes, last) = match polled {
+            Ok(Some(piece)) => piece,
+            Ok(None) => {
+                self.end(Ending::Whole);
+                return Poll::Ready(None);
             }
-            Content::Blob(blob) => match ready!(blob.poll(context)) {
-                Ok(Some(piece)) => piece,
-                Ok(None) => {
-                    self.end(Ending::Whole);
-                    return Poll::Ready(None);
+            Err(error) => {
+                // Why a fill broke off is logged there; what our own disk did is told nowhere else.
+                if let (BodyError::Read(ReadError::Io(_)) | BodyError::Short, Some(exchange)) =
+                    (&error, &self.exchange)
+                {
+                    tracing::error!(request = exchange.id.as_str(), digest = ?exchange.digest, %error, "a blob could not be read");
                 }
-                Err(error) => {
-                    // Why a fill broke off is logged there; what our own disk did is told nowhere else.
-                    if let (BodyError::Read(ReadError::Io(_)) | BodyError::Short, Some(exchange)) =
-                        (&error, &self.exchange)
-                    {
-                        tracing::error!(request = exchange.id.as_str(), digest = ?exchange.digest, %error, "a blob could not be read");
-                    }
-                    self.end(Ending::Broken);
-                    return Poll::Ready(Some(Err(error)));
-                }
-            },
+                self.end(Ending::Broken);
+                return Poll::Ready(Some(Err(error)));
+            }
         };
         self.sent(bytes.len());
         if last {

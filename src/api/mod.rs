@@ -10,6 +10,7 @@ mod deadline;
 mod distribution;
 mod exchange;
 mod health;
+mod multipart;
 mod query;
 mod reply;
 mod request_id;

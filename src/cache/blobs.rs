@@ -73,8 +73,12 @@ impl Cache {
                     if size.is_none() && (another || opened.is_stored()) {
                         self.prove(place, digest).await?;
                     }
-                    let status = CacheStatus::miss(joined || collapsed);
-                    return Ok(Answer::new(opened.reader(), status));
+                    let reader = opened.reader();
+                    let status = CacheStatus {
+                        stored: Some(reader.is_kept()),
+                        ..CacheStatus::miss(joined || collapsed)
+                    };
+                    return Ok(Answer::new(reader, status));
                 }
                 // The other repository's upstream failed, which says nothing of ours.
                 Err(_) if another => {

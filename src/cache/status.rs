@@ -48,8 +48,8 @@ impl Outcome {
 pub struct CacheStatus {
     /// How the answer came to be.
     pub outcome: Outcome,
-    /// Whether what the upstream sent is kept.
-    pub stored: bool,
+    /// Whether what the upstream sent is kept; `None` where it sent nothing to keep.
+    pub stored: Option<bool>,
     /// Whether one upstream request served several clients.
     pub collapsed: bool,
     /// The upstream's status, where it explains the outcome.
@@ -64,7 +64,7 @@ impl CacheStatus {
     pub const fn of(outcome: Outcome) -> Self {
         Self {
             outcome,
-            stored: false,
+            stored: None,
             collapsed: false,
             forward_status: None,
         }
@@ -74,7 +74,7 @@ impl CacheStatus {
     pub const fn miss(collapsed: bool) -> Self {
         Self {
             outcome: Outcome::Miss,
-            stored: true,
+            stored: Some(true),
             collapsed,
             forward_status: None,
         }
@@ -84,7 +84,7 @@ impl CacheStatus {
     pub const fn stale(status: Option<u16>) -> Self {
         Self {
             outcome: Outcome::Stale,
-            stored: false,
+            stored: None,
             collapsed: false,
             forward_status: status,
         }
@@ -108,9 +108,11 @@ impl CacheStatus {
             value.push_str("; fwd-status=");
             value.push_str(&status.to_string());
         }
-        if self.stored {
-            value.push_str("; stored");
-        }
+        value.push_str(match self.stored {
+            Some(true) => "; stored",
+            Some(false) => "; stored=?0",
+            None => "",
+        });
         if self.collapsed {
             value.push_str("; collapsed");
         }
@@ -150,6 +152,14 @@ mod tests {
                 CacheStatus::miss(true),
                 true,
                 "wharfinger; fwd=miss; stored; collapsed; detail=unverified",
+            ),
+            (
+                CacheStatus {
+                    stored: Some(false),
+                    ..CacheStatus::miss(false)
+                },
+                false,
+                "wharfinger; fwd=miss; stored=?0",
             ),
             (
                 CacheStatus::stale(Some(429)),

@@ -22,6 +22,7 @@ mod jobs;
 mod layers;
 mod malformed;
 mod manifests;
+mod multirange;
 mod names;
 mod negative;
 mod operate;

@@ -1,9 +1,10 @@
-//! GET and HEAD of blobs, whole and by single range, from the disk or from a download that is still running.
+//! GET and HEAD of blobs, whole and by ranges, from the disk or from a download that is still running.
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::api::Asking;
 use crate::api::body::Content;
+use crate::api::multipart::{self, Part, Parts};
 use crate::api::reply::{BYTES, DigestHeaders, OCTETS, Reply, is_known_to_client};
 use crate::api::rescue::Failure;
 use crate::oci::{ByteRange, Digest, RangeHeader};
@@ -34,8 +35,7 @@ pub(in crate::api) async fn get(
             let content = Content::blob(reader, 0, size, mapped);
             Ok(described(Reply::new(StatusCode::OK, content), tag))
         }
-        Wanted::Part(range) => part(reader, Some(range), mapped, tag).await,
-        Wanted::Nothing => part(reader, None, mapped, tag).await,
+        Wanted::Parts(ranges) => parts(reader, &ranges, mapped, tag).await,
     }
 }
 
@@ -53,10 +53,10 @@ async fn head(asking: &mut Asking<'_>, repository: &Repository, digest: &Digest)
     Ok(reply)
 }
 
-/// A part of a blob; no range is one that nothing can satisfy.
-async fn part(
+/// Parts of a blob; no ranges are ones that nothing can satisfy.
+async fn parts(
     mut reader: BlobReader,
-    range: Option<ByteRange>,
+    ranges: &[ByteRange],
     mapped: bool,
     tag: DigestHeaders,
 ) -> Result<Reply, Failure> {
@@ -65,19 +65,65 @@ async fn part(
         Some(size) => size,
         None => reader.settle_size().await.map_err(Failure::Read)?,
     };
-    let span = range
-        .and_then(|range| range.resolve(size))
-        .ok_or(Failure::Range(size))?;
-    let bounded = !matches!(range, Some(ByteRange::From(_)));
-    let unverified = reader.want(span, bounded);
-    let content = Content::blob(reader, span.start, Some(span.end), mapped);
-    let mut reply = described(Reply::new(StatusCode::PARTIAL_CONTENT, content), tag);
+    let mut parts: Vec<Part> = ranges
+        .iter()
+        .filter_map(|range| {
+            let span = range.resolve(size)?;
+            let bounded = !matches!(range, ByteRange::From(_));
+            Some(Part { span, bounded })
+        })
+        .collect();
+    disentangle(&mut parts);
+    // The first one last: it is read first.
+    let mut unverified = false;
+    for part in parts.iter().rev() {
+        unverified |= reader.want(part.span, part.bounded);
+    }
+    let mut reply = match parts.as_slice() {
+        [] => return Err(Failure::Range(size)),
+        // Never in several parts what is one (RFC 9110 section 15.3.7.2).
+        [Part { span, .. }] => {
+            let content = Content::blob(reader, span.start, Some(span.end), mapped);
+            let mut reply = described(Reply::new(StatusCode::PARTIAL_CONTENT, content), tag);
+            let value = HeaderValue::try_from(span.content_range(size));
+            reply
+                .headers
+                .extend(value.ok().map(|value| (header::CONTENT_RANGE, value)));
+            reply
+        }
+        several => {
+            let boundary = multipart::boundary();
+            let content = Parts::new(reader, several, size, &boundary, mapped);
+            let content = Content::Parts(Box::new(content));
+            described(Reply::new(StatusCode::PARTIAL_CONTENT, content), tag)
+                .with(header::CONTENT_TYPE, multipart::content_type(&boundary))
+        }
+    };
     reply.unverified = unverified;
-    let value = HeaderValue::try_from(span.content_range(size));
-    reply
-        .headers
-        .extend(value.ok().map(|value| (header::CONTENT_RANGE, value)));
     Ok(reply)
+}
+
+/// Parts that overlap become one, in order: nobody gets a byte twice by asking twice (RFC 9110 section 17.15). Others
+/// stay as they were asked for.
+fn disentangle(parts: &mut Vec<Part>) {
+    let mut sorted = parts.clone();
+    sorted.sort_by_key(|part| part.span.start);
+    if sorted
+        .windows(2)
+        .all(|pair| pair[0].span.end <= pair[1].span.start)
+    {
+        return;
+    }
+    parts.clear();
+    for part in sorted {
+        match parts.last_mut() {
+            Some(last) if part.span.start < last.span.end => {
+                last.span.end = last.span.end.max(part.span.end);
+                last.bounded &= part.bounded;
+            }
+            _ => parts.push(part),
+        }
+    }
 }
 
 fn described(reply: Reply, tag: DigestHeaders) -> Reply {
@@ -91,9 +137,8 @@ fn described(reply: Reply, tag: DigestHeaders) -> Reply {
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Whole,
-    Part(ByteRange),
-    /// A range that no blob could satisfy.
-    Nothing,
+    /// None: only what no blob could satisfy.
+    Parts(Vec<ByteRange>),
 }
 
 fn wanted(headers: &HeaderMap, tag: &HeaderValue) -> Wanted {
@@ -110,10 +155,10 @@ fn wanted(headers: &HeaderMap, tag: &HeaderValue) -> Wanted {
         return Wanted::Whole;
     }
     match range.to_str().map(RangeHeader::parse) {
-        Ok(RangeHeader::Single(range)) => Wanted::Part(range),
-        Ok(RangeHeader::Unsatisfiable) => Wanted::Nothing,
-        // Several ranges at once get the whole, which RFC 9110 section 14.2 allows and their clients understand.
-        Ok(RangeHeader::Several(_) | RangeHeader::Ignored) | Err(_) => Wanted::Whole,
+        Ok(RangeHeader::Single(range)) => Wanted::Parts(vec![range]),
+        Ok(RangeHeader::Several(ranges)) => Wanted::Parts(ranges),
+        Ok(RangeHeader::Unsatisfiable) => Wanted::Parts(Vec::new()),
+        Ok(RangeHeader::Ignored) | Err(_) => Wanted::Whole,
     }
 }
 
@@ -126,11 +171,11 @@ mod tests {
         let tag = HeaderValue::from_static("\"sha256:ab\"");
         let cases: [(&[&'static str], Option<&'static str>, Wanted); 10] = [
             (&[], None, Wanted::Whole),
-            (&["bytes=0-"], None, Wanted::Part(ByteRange::From(0))),
+            (&["bytes=0-"], None, Wanted::Parts(vec![ByteRange::From(0)])),
             (
                 &["bytes=2-5"],
                 Some("\"sha256:ab\""),
-                Wanted::Part(ByteRange::FromTo(2, 5)),
+                Wanted::Parts(vec![ByteRange::FromTo(2, 5)]),
             ),
             (&["bytes=2-5"], Some("W/\"sha256:ab\""), Wanted::Whole),
             (
@@ -138,11 +183,15 @@ mod tests {
                 Some("Wed, 21 Oct 2015 07:28:00 GMT"),
                 Wanted::Whole,
             ),
-            (&["bytes=5-2"], None, Wanted::Nothing),
-            (&["bytes=0-1,4-5"], None, Wanted::Whole),
+            (&["bytes=5-2"], None, Wanted::Parts(vec![])),
+            (
+                &["bytes=0-1,4-5"],
+                None,
+                Wanted::Parts(vec![ByteRange::FromTo(0, 1), ByteRange::FromTo(4, 5)]),
+            ),
             (&["bytes=0-1", "bytes=4-5"], None, Wanted::Whole),
             (&["lines=1-2"], None, Wanted::Whole),
-            (&["bytes=-3"], None, Wanted::Part(ByteRange::Last(3))),
+            (&["bytes=-3"], None, Wanted::Parts(vec![ByteRange::Last(3)])),
         ];
         for (ranges, validator, expected) in cases {
             let mut headers = HeaderMap::new();
