@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Entrance, Options};
-use crate::cache::{Cache, Place};
+use crate::cache::{Cache, Places};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
-use crate::job::Jobs;
-use crate::maintenance::Evict;
+use crate::job::{Jobs, Progress};
+use crate::maintenance::{Evict, Scrub, Sweep};
 use crate::registry::{Door, Names, OwnAddresses, Registry};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
@@ -63,6 +65,9 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let local = bind_local(&config.storage.data_dir);
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
     let cache = Cache::new(storage, metrics.clone(), fill_threads);
+    let places = Places::new(&upstreams);
+    let scrub = Scrub::new(cache.clone(), places.clone(), config.storage.scrub_rate);
+    let sweep = Sweep::new(cache.clone());
     let registry = Arc::new(Registry::new(
         cache.clone(),
         names,
@@ -79,7 +84,10 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         registry,
         metrics,
         access,
-        Jobs::new().with(Evict::new(cache.clone())),
+        Jobs::new()
+            .with(Evict::new(cache.clone()))
+            .with(scrub.clone())
+            .with(sweep.clone()),
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
@@ -120,10 +128,16 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let keeper = cache.clone();
     tokio::spawn(async move { tokio::join!(keeper.keep_access(), keeper.keep_room()) });
     let continuing = cache.clone();
-    tokio::spawn(async move {
-        continuing
-            .resume_interrupted(|key| place_of(&upstreams, key))
-            .await;
+    tokio::spawn(async move { continuing.resume_interrupted(&places).await });
+    // After a clean stop files and rows agree.
+    let unclean = config.storage.accept_loss || cache.storage().index.last_closed().is_none();
+    let (behind, upkeep) = (CancellationToken::new(), TaskTracker::new());
+    let (stopping, interval) = (behind.clone(), config.storage.scrub_interval);
+    upkeep.spawn(async move {
+        if unclean {
+            sweep.once(Progress::unheard(stopping.clone())).await;
+        }
+        scrub.keep(interval, stopping).await;
     });
 
     stop.next().await;
@@ -136,11 +150,14 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     api.set_ready(false);
     drain.start();
     api.jobs().stop();
+    behind.cancel();
+    upkeep.close();
     let finish = async {
         let end = Instant::now() + grace;
         let responses = drain.wait(grace).await;
-        // Told to stop, a job ends at its next step; it works on what is closed below.
-        let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), api.jobs().ended()).await;
+        // Told to stop, they end at their next step; they work on what is closed below.
+        let jobs = async { tokio::join!(api.jobs().ended(), upkeep.wait()) };
+        let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), jobs).await;
         // After the responses: the last of them may have begun a fill, and ends before it is on disk.
         (
             responses,
@@ -163,13 +180,6 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     tokio::task::spawn_blocking(move || cache.close()).await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The repository that the index and the partial files call `key`.
-fn place_of(upstreams: &[Arc<Upstream>], key: &str) -> Option<Place> {
-    let (prefix, name) = key.split_once('/')?;
-    let upstream = upstreams.iter().find(|upstream| upstream.prefix() == prefix)?;
-    Some(Place::new(upstream.clone(), name.parse().ok()?))
 }
 
 /// Binds every door that the configuration names.

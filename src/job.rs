@@ -104,6 +104,15 @@ struct Position {
 }
 
 impl Progress {
+    /// Nobody listens: the daemon does it by itself, until `stop`.
+    pub fn unheard(stop: CancellationToken) -> Self {
+        Self {
+            position: Arc::default(),
+            notes: mpsc::channel(1).0,
+            stop,
+        }
+    }
+
     /// So much is done, of so much if that is known. May be called as often as one likes.
     pub fn at(&self, done: u64, total: Option<u64>, unit: Unit) {
         let position = &self.position;

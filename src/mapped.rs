@@ -160,7 +160,8 @@ impl MappedFile {
                 .unwrap_or(SCRATCH)
                 .min(SCRATCH);
             match self.file.read_at(&mut scratch[..want], offset) {
-                Ok(0) => break,
+                // It was made shorter: better told here than as a response that stops.
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => offset += n as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -77,7 +77,8 @@ impl Error {
         }
     }
 
-    pub(super) fn internal(message: &str) -> Self {
+    /// A fault of ours: the log is told, the client is not.
+    pub fn internal(message: &str) -> Self {
         tracing::error!(message, "internal error");
         Self::new(ErrorKind::Internal, "internal error")
     }

@@ -81,7 +81,10 @@ impl Cache {
             let space = self.shared.storage.blobs.space().clone();
             let look = move || (space.usage(), space.excess(HIGH), space.excess(LOW));
             if let Ok((usage, high, low)) = tokio::task::spawn_blocking(look).await {
-                self.shared.metrics.room(usage.used, usage.limit_for_blobs);
+                self.shared
+                    .metrics
+                    .storage
+                    .room(usage.used, usage.limit_for_blobs);
                 if high > 0
                     && let Err(error) = self.evict(low, |_| true).await
                 {
@@ -138,7 +141,7 @@ impl Shared {
                 kept.insert(unit.key.digest);
             }
         }
-        self.metrics.evicted(evicted.bytes, evicted.manifests);
+        self.metrics.storage.evicted(evicted.bytes, evicted.manifests);
         Ok(evicted)
     }
 

@@ -1,37 +1,24 @@
 //! Looking at what is here without using it: why a reference would now be a hit, stale or a miss, and how the engine
 //! stands. Asks no upstream, fetches nothing, and counts as no use.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::oci::{Descriptor, Digest, Kind, Manifest, MediaType, Platform, Reference, Tag};
+use crate::oci::{Reference, Tag};
 use crate::repository::TagState;
-use crate::storage::{self, Index, ManifestRow};
+use crate::storage::Index;
 use crate::upstream::Upstream;
 
 use super::error::Error;
 use super::freshness::{Jitter, Verdict};
 use super::inflight::Opened;
+use super::look::Found;
 use super::negative::Missing;
 use super::report::{
-    BlobReport, Content, EvictionCost, Expected, Explanation, FillReport, Here, ManifestReport, Room, State,
-    TagReport, UpstreamReport, UpstreamState, span,
+    Content, Expected, Explanation, FillReport, Room, State, TagReport, UpstreamReport, UpstreamState, span,
 };
 use super::revalidate::judge;
 use super::{Cache, Place};
-
-/// Indexes within indexes are followed so deep.
-const MOST_DEEP: usize = 4;
-
-/// What `look` finds of a reference.
-#[derive(Default)]
-struct Found {
-    manifest: Option<ManifestReport>,
-    blob: Option<BlobReport>,
-    here: Here,
-    eviction: EvictionCost,
-}
 
 impl Cache {
     /// Why `reference` would now be a hit, stale, or a miss.
@@ -103,6 +90,7 @@ impl Cache {
             limit_for_blobs: usage.limit_for_blobs,
             disk_free: usage.disk_free,
             interrupted: blobs.interrupted().len() as u64,
+            quarantined: blobs.quarantined().len() as u64,
         })
     }
 
@@ -247,168 +235,6 @@ impl Cache {
         };
         (Expected::Stale, true, reason)
     }
-
-    /// What is here of `digest`, and of all that it names.
-    async fn look(&self, place: &Place, digest: Digest) -> Result<Found, Error> {
-        let fills = self.shared.fills.all().into_iter();
-        let running = fills.filter_map(|(digest, _, opened)| match opened {
-            Some(Opened::Growing(growing)) => Some((digest, growing.present())),
-            _ => None,
-        });
-        let interrupted = self.shared.storage.blobs.interrupted().into_iter();
-        let arriving = interrupted
-            .map(|partial| (partial.digest, partial.present))
-            .chain(running)
-            .collect();
-        let (cache, place) = (self.clone(), place.clone());
-        let index = &self.shared.storage.index;
-        // What was submitted a moment ago is to be seen. A writer that has stopped writes nothing more.
-        let _ = index.commit(Vec::new()).await;
-        let found = index
-            .read(move |index| {
-                let mut look = Look {
-                    cache: &cache,
-                    place: &place,
-                    index,
-                    arriving,
-                    seen: HashSet::new(),
-                    found: Found::default(),
-                };
-                look.root(&digest)?;
-                Ok(look.found)
-            })
-            .await?;
-        Ok(found)
-    }
-}
-
-/// One look through the index, on a blocking thread.
-struct Look<'a> {
-    cache: &'a Cache,
-    place: &'a Place,
-    index: &'a Index,
-    /// Bytes of the blobs that are being fetched.
-    arriving: HashMap<Digest, u64>,
-    /// What was counted.
-    seen: HashSet<Digest>,
-    found: Found,
-}
-
-impl Look<'_> {
-    fn root(&mut self, digest: &Digest) -> Result<(), storage::Error> {
-        match self.index.link(&self.place.key, digest)? {
-            Some(link) if !link.manifest => {
-                self.found.blob = Some(self.blob(digest, link.size, None)?);
-            }
-            Some(link) => {
-                self.found.manifest = Some(self.manifest(digest, link.size, None, 0)?);
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn manifest(
-        &mut self,
-        digest: &Digest,
-        size: u64,
-        named: Option<&Descriptor>,
-        depth: usize,
-    ) -> Result<ManifestReport, storage::Error> {
-        let linked = self
-            .index
-            .link(&self.place.key, digest)?
-            .is_some_and(|link| link.manifest);
-        let row = if linked {
-            self.index.manifest(digest)?
-        } else {
-            None
-        };
-        let mut report = ManifestReport {
-            digest: digest.to_string(),
-            kind: None,
-            platform: named.and_then(|named| named.platform.as_ref()).map(platform),
-            media_type: named.map(|named| named.media_type.clone()),
-            state: State::Absent,
-            size,
-            last_used: None,
-            blobs: Vec::new(),
-            manifests: Vec::new(),
-        };
-        let first = self.seen.insert(*digest);
-        let Some(ManifestRow { media_type, bytes }) = row else {
-            if first {
-                self.found.here.of_bytes += size;
-            }
-            return Ok(report);
-        };
-        report.state = State::Here;
-        report.size = bytes.len() as u64;
-        if first {
-            self.found.here.bytes += report.size;
-            self.found.here.of_bytes += report.size;
-            self.found.eviction.bytes += report.size;
-        }
-        // It was one when it came.
-        if let Ok(outline) = Manifest::parse(&bytes, Some(&MediaType::new(&media_type))) {
-            report.kind = Some(word(outline.kind).to_owned());
-            for named in &outline.blobs {
-                if let Ok(digest) = named.digest.parse() {
-                    report.blobs.push(self.blob(&digest, named.size, Some(named))?);
-                }
-            }
-            for named in &outline.manifests {
-                if let Ok(digest) = named.digest.parse()
-                    && depth < MOST_DEEP
-                {
-                    let child = self.manifest(&digest, named.size, Some(named), depth + 1)?;
-                    report.manifests.push(child);
-                }
-            }
-        }
-        report.media_type = Some(media_type);
-        Ok(report)
-    }
-
-    fn blob(
-        &mut self,
-        digest: &Digest,
-        size: u64,
-        named: Option<&Descriptor>,
-    ) -> Result<BlobReport, storage::Error> {
-        let row = self.index.blob(digest)?;
-        let arriving = self.arriving.get(digest).copied().unwrap_or_default();
-        let (state, present) = match &row {
-            Some(row) => (State::Here, row.size),
-            None if arriving > 0 => (State::Partial, arriving),
-            None => (State::Absent, 0),
-        };
-        if self.seen.insert(*digest) {
-            let here = &mut self.found.here;
-            here.of_blobs += 1;
-            here.of_bytes += size;
-            here.bytes += present;
-            if state == State::Here {
-                here.blobs += 1;
-                self.found.eviction.bytes += present;
-            }
-        }
-        let negative = self
-            .cache
-            .shared
-            .negative
-            .left(self.place, Missing::Blob(*digest));
-        Ok(BlobReport {
-            digest: digest.to_string(),
-            media_type: named.map(|named| named.media_type.clone()),
-            size,
-            state,
-            present,
-            stored_at: row.map(|row| row.stored_at),
-            shared_with: None,
-            negative_seconds: negative.map(|left| left.as_secs()),
-        })
-    }
 }
 
 /// Prefix, name and tag or digest, as a person would write it for this cache.
@@ -449,22 +275,5 @@ fn expect_of_digest(reference: &Reference, found: &Found, negative: Option<u64>)
             };
             (Expected::Miss, true, reason.to_owned())
         }
-    }
-}
-
-fn platform(platform: &Platform) -> String {
-    let mut text = format!("{}/{}", platform.os, platform.architecture);
-    for part in [&platform.variant, &platform.os_version].into_iter().flatten() {
-        text.push('/');
-        text.push_str(part);
-    }
-    text
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Image => "image",
-        Kind::Index => "index",
-        Kind::Other => "other",
     }
 }

@@ -9,12 +9,15 @@ mod error;
 mod eviction;
 mod fill;
 mod freshness;
+mod heal;
 mod inflight;
 mod inspect;
 mod listings;
 mod lists;
+mod look;
 mod manifests;
 mod negative;
+mod places;
 mod purge;
 mod referrers;
 mod refresh;
@@ -43,6 +46,7 @@ pub use error::{Error, ErrorKind};
 pub use eviction::Evicted;
 pub use freshness::Verdict;
 pub use listings::TagsPage;
+pub use places::Places;
 pub use status::{Answer, CacheStatus, Outcome};
 
 use inflight::Inflight;
@@ -156,6 +160,16 @@ impl Cache {
     pub fn close(&self) {
         self.flush_access();
         self.shared.storage.close();
+    }
+
+    /// The data folder.
+    pub fn storage(&self) -> &Storage {
+        &self.shared.storage
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Fills in progress.

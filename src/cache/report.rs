@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
+use super::eviction::Evicted;
+
 /// What a request would get now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -291,6 +293,9 @@ pub struct Room {
     pub disk_free: u64,
     /// Interrupted downloads that are kept to go on with.
     pub interrupted: u64,
+    /// Rotten blobs that are put aside until they are fetched again.
+    #[serde(default)]
+    pub quarantined: u64,
 }
 
 /// Requests for content, by what the cache did.
@@ -384,6 +389,12 @@ pub struct Purged {
     /// The manifest that the tag pointed at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What went with it, when its content was to go too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freed: Option<Evicted>,
+    /// Why its content stays although it was to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// A span of whole seconds as people say it: its two largest units.

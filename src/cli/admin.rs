@@ -30,6 +30,13 @@ struct About<'a> {
     reference: &'a str,
 }
 
+#[derive(Serialize)]
+struct Purge<'a> {
+    #[serde(rename = "ref")]
+    reference: &'a str,
+    content: bool,
+}
+
 /// Reads the answer, and tells it in words unless `json` is asked for.
 fn tell<T: serde::de::DeserializeOwned>(
     client: &Client,
@@ -70,9 +77,15 @@ pub(super) async fn refresh(config: &Config, reference: &str, json: bool) -> Res
 }
 
 /// Removes what is here.
-pub(super) async fn purge(config: &Config, reference: &str, json: bool) -> Result<Told, CallError> {
+pub(super) async fn purge(
+    config: &Config,
+    reference: &str,
+    content: bool,
+    json: bool,
+) -> Result<Told, CallError> {
     let client = Client::new(config);
-    let answer = client.post("/api/purge", &About { reference }).await?;
+    let about = Purge { reference, content };
+    let answer = client.post("/api/purge", &about).await?;
     let (_, text) = tell::<Purged>(&client, answer, json, show::purged)?;
     Ok(Told::well(text))
 }

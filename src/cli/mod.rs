@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod done;
 pub mod job;
 mod show;
 
@@ -20,7 +21,7 @@ use http::StatusCode;
 use crate::app;
 use crate::config::{self, Config, ConfigFaults};
 use crate::job::Job as _;
-use crate::maintenance::{Evict, EvictOptions};
+use crate::maintenance::{Evict, EvictOptions, Scrub, ScrubOptions, Sweep, SweepOptions};
 
 pub use admin::Told;
 pub use client::CallError;
@@ -52,10 +53,14 @@ enum Command {
     Explain(ReferenceArguments),
     /// Ask the upstream about REF now, however fresh it is
     Refresh(ReferenceArguments),
-    /// Remove a tag, or with a digest a manifest, so that it is fetched anew. What it names stays
-    Purge(ReferenceArguments),
+    /// Remove a tag, or with a digest a manifest, so that it is fetched anew
+    Purge(PurgeArguments),
     /// Make room now: the images that are worth least go, until SIZE is free
     Evict(EvictArguments),
+    /// Hash all blobs and manifests again now: what is rotten is put aside, and fetched again
+    Scrub(ScrubArguments),
+    /// Hold files and index against each other: blobs that lost their file are dropped, files that the index lost are taken in
+    Sweep(DaemonArguments),
 }
 
 #[derive(Args)]
@@ -78,6 +83,15 @@ struct ReferenceArguments {
 }
 
 #[derive(Args)]
+struct PurgeArguments {
+    /// Remove what it names as well, as far as nothing else here needs it
+    #[arg(long)]
+    with_content: bool,
+    #[command(flatten)]
+    about: ReferenceArguments,
+}
+
+#[derive(Args)]
 struct EvictArguments {
     /// What is to be free: 10GiB, 500MB
     #[arg(value_name = "SIZE")]
@@ -87,10 +101,22 @@ struct EvictArguments {
 }
 
 #[derive(Args)]
+struct ScrubArguments {
+    /// Bytes to read a second, instead of storage.scrub_rate: 100MiB, or 0 for as fast as it goes
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<ByteSize>,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
 struct ServeArguments {
     /// The configuration file (TOML); else the one that WHARFINGER_CONFIG names, else the defaults. Variables like WHARFINGER__SERVER__LISTEN win over it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start although most blobs have lost their files; they will be fetched again
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 #[derive(Args)]
@@ -117,7 +143,10 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Serve(arguments) => match load(arguments.config.as_deref()) {
-            Ok(config) => serve(config),
+            Ok(mut config) => {
+                config.storage.accept_loss = arguments.accept_loss;
+                serve(config)
+            }
             Err(faults) => report(&faults),
         },
         Command::CheckConfig(arguments) => match load(arguments.config.as_deref()) {
@@ -134,12 +163,22 @@ pub fn run() -> ExitCode {
         Command::Refresh(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
             admin::refresh(config, &reference, daemon.json).await
         }),
-        Command::Purge(ReferenceArguments { reference, daemon }) => ask(&daemon, async |config| {
-            admin::purge(config, &reference, daemon.json).await
+        Command::Purge(PurgeArguments { with_content, about }) => ask(&about.daemon, async |config| {
+            admin::purge(config, &about.reference, with_content, about.daemon.json).await
         }),
         Command::Evict(EvictArguments { size, daemon }) => ask(&daemon, async |config| {
             let options = EvictOptions { bytes: size.as_u64() };
-            job::run(config, Evict::NAME, &options, daemon.json, show::evicted).await
+            job::run(config, Evict::NAME, &options, daemon.json, done::evicted).await
+        }),
+        Command::Scrub(ScrubArguments { rate, daemon }) => ask(&daemon, async |config| {
+            let options = ScrubOptions {
+                rate: rate.map(|rate| rate.as_u64()),
+            };
+            job::run(config, Scrub::NAME, &options, daemon.json, done::scrubbed).await
+        }),
+        Command::Sweep(daemon) => ask(&daemon, async |config| {
+            let options = SweepOptions {};
+            job::run(config, Sweep::NAME, &options, daemon.json, done::swept).await
         }),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::cache::Evicted;
 use crate::cache::report::{
     BlobReport, Explanation, ManifestReport, Purged, RefreshOutcome, Refreshed, Room, State, Status,
     UpstreamReport, span,
 };
 use crate::clock::Timestamp;
+
+use super::done;
 
 /// Rows in columns, each as wide as its widest cell; those of `right` are aligned to the right.
 fn table(rows: &[Vec<String>], indent: &str, right: &[usize]) -> String {
@@ -40,7 +41,7 @@ fn table(rows: &[Vec<String>], indent: &str, right: &[usize]) -> String {
 }
 
 /// Bytes with a unit: `512 B`, `31.2 MiB`.
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -53,7 +54,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 /// A number with its thousands apart.
-fn number(number: u64) -> String {
+pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -66,7 +67,7 @@ fn number(number: u64) -> String {
 }
 
 /// `1 blob`, `2 blobs`.
-fn count(of: u64, what: &str) -> String {
+pub(super) fn count(of: u64, what: &str) -> String {
     let plural = if of == 1 { "" } else { "s" };
     format!("{} {what}{plural}", number(of))
 }
@@ -101,16 +102,6 @@ fn ago(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", span(seconds)))
 }
 
-/// What an eviction did.
-pub(super) fn evicted(result: &serde_json::Value) -> String {
-    let evicted: Evicted = serde_json::from_value(result.clone()).unwrap_or_default();
-    let mut parts = vec![count(evicted.manifests, "manifest"), count(evicted.blobs, "blob")];
-    if evicted.partials > 0 {
-        parts.push(count(evicted.partials, "interrupted download"));
-    }
-    format!("freed {}: {}", bytes(evicted.bytes), parts.join(", "))
-}
-
 fn room(room: &Room) -> String {
     let mut text = bytes(room.used);
     // Writing into a String cannot fail.
@@ -132,6 +123,9 @@ fn room(room: &Room) -> String {
     );
     if room.interrupted > 0 {
         let _ = write!(text, ", {}", count(room.interrupted, "interrupted download"));
+    }
+    if room.quarantined > 0 {
+        let _ = write!(text, ", {} put aside", count(room.quarantined, "rotten blob"));
     }
     text
 }
@@ -359,11 +353,20 @@ pub(super) fn refreshed(told: &Refreshed) -> String {
 /// `wharfinger purge`
 pub(super) fn purged(told: &Purged) -> String {
     if !told.removed {
-        return format!("{}: was not here", told.reference);
+        return match &told.kept {
+            Some(reason) => format!("{}: stays, since {reason}", told.reference),
+            None => format!("{}: was not here", told.reference),
+        };
     }
     let mut text = format!("{}: removed", told.reference);
     if let Some(digest) = &told.digest {
         let _ = write!(text, ", it pointed at {digest}");
+    }
+    if let Some(freed) = &told.freed {
+        let _ = write!(text, "; {}", done::freed(freed));
+    }
+    if let Some(reason) = &told.kept {
+        let _ = write!(text, "; its content stays, since {reason}");
     }
     text
 }

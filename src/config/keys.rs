@@ -13,7 +13,7 @@ pub(super) const SERVER: &[&str] = &[
     "answer_timeout",
 ];
 /// Keys of `[storage]`.
-pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free"];
+pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free", "scrub_rate", "scrub_interval"];
 /// Keys of `[cache]`.
 pub(super) const CACHE: &[&str] = &[
     "mirror",

@@ -45,6 +45,12 @@ pub struct StorageConfig {
     pub max_size: Option<u64>,
     /// What is left free on the disk, in bytes.
     pub min_free: u64,
+    /// Start although many blobs have lost their files: `serve --accept-loss`, no key.
+    pub accept_loss: bool,
+    /// How fast blobs are hashed again, in bytes a second; zero is never.
+    pub scrub_rate: u64,
+    /// From one such pass to the next.
+    pub scrub_interval: Duration,
 }
 
 impl StorageConfig {
@@ -54,6 +60,9 @@ impl StorageConfig {
             data_dir,
             max_size: None,
             min_free: 0,
+            accept_loss: false,
+            scrub_rate: 0,
+            scrub_interval: Duration::from_hours(30 * 24),
         }
     }
 }
@@ -155,11 +164,18 @@ impl StorageConfig {
             size => Ok(size),
         });
         let min_free = reader.take("min_free", Entry::bytes).unwrap_or(1 << 30);
+        let scrub_rate = reader.take("scrub_rate", Entry::bytes).unwrap_or(20 << 20);
+        let scrub_interval = reader
+            .take("scrub_interval", Entry::time_out)
+            .unwrap_or(Duration::from_hours(30 * 24));
         reader.finish();
         Self {
             data_dir: data_dir.unwrap_or_else(default_data_dir),
             max_size,
             min_free,
+            accept_loss: false,
+            scrub_rate,
+            scrub_interval,
         }
     }
 }

@@ -21,10 +21,12 @@ impl Registry {
         self.cache.refresh(&repository.place, &reference).await
     }
 
-    /// Removes the tag or manifest that `text` means.
-    pub async fn purge(&self, text: &str) -> Result<Purged, Error> {
+    /// Removes the tag or manifest that `text` means; `with_content`, also what it reaches and nothing else needs.
+    pub async fn purge(&self, text: &str, with_content: bool) -> Result<Purged, Error> {
         let (repository, reference) = self.find(text)?;
-        self.cache.purge(&repository.place, &reference).await
+        self.cache
+            .purge(&repository.place, &reference, with_content)
+            .await
     }
 
     /// How it stands: what is kept, what is being fetched, how the upstreams are. The caller knows how long it runs,

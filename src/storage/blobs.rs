@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use crate::clock::{LastUse, Timestamp};
 use crate::mapped::MappedFile;
 use crate::oci::Digest;
 
+use super::audit::is_lost;
 use super::claims::Claims;
 use super::error::Error;
-use super::index::{BlobRow, Change, Index};
+use super::index::{BlobRow, Change, Index, LinkRow};
 use super::ingest::{Ingest, Yard};
 use super::layout::{Layout, sync_folder};
 use super::partial::{Interrupted, Partials};
+use super::quarantine::Quarantine;
 use super::space::{Reservation, Space, allocated};
 use super::through::Refetch;
 
@@ -30,6 +33,7 @@ pub struct StoredBlob {
     mapped: OnceLock<Option<Arc<MappedFile>>>,
     /// When its last use was noted.
     pub last_use: LastUse,
+    suspect: AtomicBool,
     /// Its room, once it is removed: the blocks are free when the last reader lets go.
     released: OnceLock<Reservation>,
 }
@@ -38,6 +42,11 @@ impl StoredBlob {
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reading it failed: it is looked at anew before it is served again.
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn file(&self) -> &Arc<File> {
@@ -64,14 +73,21 @@ impl Slot {
 
 /// The blobs of the data folder.
 pub struct Blobs {
-    yard: Arc<Yard>,
-    index: Arc<Index>,
+    pub(super) yard: Arc<Yard>,
+    pub(super) index: Arc<Index>,
     open: moka::sync::Cache<Digest, Arc<Slot>>,
-    claims: Claims,
+    pub(super) claims: Claims,
+    pub(super) quarantine: Quarantine,
 }
 
 impl Blobs {
-    pub(super) fn new(layout: Arc<Layout>, space: Arc<Space>, partials: Partials, index: Arc<Index>) -> Self {
+    pub(super) fn new(
+        layout: Arc<Layout>,
+        space: Arc<Space>,
+        partials: Partials,
+        quarantine: Quarantine,
+        index: Arc<Index>,
+    ) -> Self {
         let open = moka::sync::Cache::builder()
             .max_capacity(MOST_OPEN)
             .time_to_idle(KEEP_OPEN)
@@ -86,6 +102,7 @@ impl Blobs {
             index,
             open,
             claims: Claims::default(),
+            quarantine,
         }
     }
 
@@ -96,13 +113,23 @@ impl Blobs {
 
     /// A blob that is open already: the warm path, which touches nothing but memory.
     pub fn opened(&self, digest: &Digest) -> Option<Arc<StoredBlob>> {
-        self.open.get(digest)?.inner().clone()
+        let blob = self.open.get(digest)?.inner().clone();
+        blob.filter(|blob| !blob.suspect.load(Ordering::Relaxed))
+    }
+
+    fn is_suspect(&self, digest: &Digest) -> bool {
+        let blob = self.open.get(digest).and_then(|slot| slot.inner().clone());
+        blob.is_some_and(|blob| blob.suspect.load(Ordering::Relaxed))
     }
 
     /// Opens a blob that is here.
     pub async fn open(&self, digest: &Digest) -> Result<Option<Arc<StoredBlob>>, Error> {
         if let Some(blob) = self.opened(digest) {
             return Ok(Some(blob));
+        }
+        if self.is_suspect(digest) && !self.drop_if_lost(digest).await? {
+            // The disk does not give it back.
+            self.put_aside(digest).await?;
         }
         let (layout, wanted) = (self.yard.layout.clone(), *digest);
         let found = self
@@ -122,8 +149,7 @@ impl Blobs {
                 Ok(Some(blob))
             }
             Some(None) => {
-                tracing::error!(%digest, "a blob's file is missing or short: it will be fetched again");
-                self.remove(digest).await?;
+                self.drop_if_lost(digest).await?;
                 Ok(None)
             }
         }
@@ -171,17 +197,63 @@ impl Blobs {
             size,
             stored_at: Timestamp::now(),
         };
-        self.index.commit(vec![Change::put_blob(digest, &row)]).await
+        self.index.commit(vec![Change::put_blob(digest, &row)]).await?;
+        self.quarantine.release(digest);
+        Ok(())
     }
 
     /// Removes a blob, in law 3's order: first the row, durably, then the file. Gives the room that becomes free, when
     /// the last reader has let go; `None` when it was not here.
     pub async fn remove(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        self.take_away(digest, Fate::Unlinked).await
+    }
+
+    /// Takes a rotten blob out of service, in the same order, and puts its file aside. Whether it was here.
+    pub async fn put_aside(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.take_away(digest, Fate::Quarantined).await?.is_some())
+    }
+
+    /// Removes the row of a blob whose file is missing or short. Whether it was so.
+    ///
+    /// # Errors
+    /// `Foreign` when the data folder itself is gone, which is no reason to forget what is in it.
+    pub async fn drop_if_lost(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.take_away(digest, Fate::Lost).await?.is_some())
+    }
+
+    async fn take_away(&self, digest: &Digest, fate: Fate) -> Result<Option<u64>, Error> {
         let _claim = self.claims.claim(digest).await;
-        let wanted = *digest;
-        let row = self.index.read(move |index| index.blob(&wanted)).await?;
-        let Some(row) = row else { return Ok(None) };
-        self.index.commit(vec![Change::remove_blob(digest)]).await?;
+        let (wanted, layout) = (*digest, self.yard.layout.clone());
+        let found = self
+            .index
+            .read(move |index| {
+                let Some(row) = index.blob(&wanted)? else {
+                    return Ok(None);
+                };
+                if fate == Fate::Lost && !is_lost(&layout, &wanted, &row)? {
+                    return Ok(None);
+                }
+                // Who may read it may do so when it is here again.
+                let links = match fate {
+                    Fate::Unlinked => Vec::new(),
+                    Fate::Quarantined | Fate::Lost => links(index, &wanted)?,
+                };
+                Ok(Some((row, links)))
+            })
+            .await?;
+        let Some((row, links)) = found else {
+            return Ok(None);
+        };
+        if fate == Fate::Lost {
+            tracing::error!(%digest, "a blob's file is missing or short: it will be fetched again");
+        }
+        let mut changes = vec![Change::remove_blob(digest)];
+        changes.extend(
+            links
+                .iter()
+                .map(|(holder, link)| Change::put_link(holder, digest, link)),
+        );
+        self.index.commit(changes).await?;
         let opened = self.open.remove(digest).and_then(|slot| slot.inner().take());
         if self.index.read(move |index| index.blob(&wanted)).await?.is_some() {
             // Somebody wrote a row past us: then its bytes must stay.
@@ -190,15 +262,22 @@ impl Blobs {
         let layout = self.yard.layout.clone();
         blocking(move || {
             let path = layout.blob(&wanted);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(&path)(error)),
-                _ => sync_folder(&layout.blob_folder(&wanted)),
+            let gone = match fate {
+                Fate::Unlinked | Fate::Lost => fs::remove_file(&path),
+                Fate::Quarantined => fs::rename(&path, layout.quarantined(&wanted)),
+            };
+            match gone {
+                Ok(()) => sync_folder(&layout.blob_folder(&wanted)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(Error::at(&path)(error)),
             }
         })
         .await?;
         let bytes = allocated(row.size);
         let room = self.yard.space.reclaim(bytes);
-        if let Some(blob) = opened {
+        if fate == Fate::Quarantined {
+            self.quarantine.add(*digest, room);
+        } else if let Some(blob) = opened {
             // Set once: a blob is removed once. Dropped with its last reader.
             let _ = blob.released.set(room);
         }
@@ -216,7 +295,26 @@ impl Blobs {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// What happens to the file of a blob that goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Unlinked,
+    Quarantined,
+    /// Missing or short already; else it stays.
+    Lost,
+}
+
+/// The repositories that may serve a blob.
+fn links(index: &Index, digest: &Digest) -> Result<Vec<(String, LinkRow)>, Error> {
+    let mut links = Vec::new();
+    for holder in index.holders(digest, usize::MAX)? {
+        let link = index.link(&holder, digest)?;
+        links.extend(link.map(|link| (holder, link)));
+    }
+    Ok(links)
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
@@ -242,6 +340,7 @@ fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<A
         size,
         mapped: OnceLock::new(),
         last_use: LastUse::default(),
+        suspect: AtomicBool::new(false),
         released: OnceLock::new(),
     })))
 }

@@ -49,6 +49,16 @@ pub enum Error {
         /// What came.
         actual: Box<Digest>,
     },
+    /// Most blobs have lost their files.
+    #[error("{}: of {looked} blobs that were looked for, {lost} have no file: is the right volume mounted? If they are really lost, start once with --accept-loss, and they will be fetched again", path.display())]
+    Lost {
+        /// The folder.
+        path: PathBuf,
+        /// Rows that were looked at.
+        looked: usize,
+        /// Rows without file.
+        lost: usize,
+    },
     /// The cap or the disk leaves no room.
     #[error("no room ({} bytes are missing)", .0.missing)]
     NoRoom(NoRoom),

@@ -41,9 +41,14 @@ impl Layout {
     /// The folder of a digest's file: 256 of them an algorithm, so that none grows too long.
     pub(super) fn blob_folder(&self, digest: &Digest) -> PathBuf {
         let first = digest.hash().first().copied().unwrap_or_default();
+        self.folder(digest.algorithm(), first)
+    }
+
+    /// One of the 256 folders of an algorithm.
+    pub(super) fn folder(&self, algorithm: Algorithm, first: u8) -> PathBuf {
         self.root
             .join("blobs")
-            .join(digest.algorithm().name())
+            .join(algorithm.name())
             .join(format!("{first:02x}"))
     }
 
@@ -76,9 +81,16 @@ impl Layout {
         self.root.join("partial")
     }
 
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    pub(super) fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.quarantine().join(file_name(digest))
+    }
+
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials()
-            .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+        self.partials().join(file_name(digest))
     }
 
     /// Creates what is missing, checks the marker, and takes the lock, which lasts as long as the returned file.
@@ -109,6 +121,16 @@ impl Layout {
             self.mark()?;
         }
         Ok(lock)
+    }
+
+    /// Whether the folder is still there, and not what an unmounted volume leaves.
+    pub(super) fn is_ours(&self) -> Result<(), Error> {
+        if self.root.join(MARKER).exists() {
+            return Ok(());
+        }
+        Err(Error::Foreign {
+            path: self.root.clone(),
+        })
     }
 
     /// Whether the marker is of an older format, and an older version may have written last.
@@ -147,7 +169,7 @@ impl Layout {
         let root = &self.root;
         for entry in fs::read_dir(root).map_err(Error::at(root))? {
             let name = entry.map_err(Error::at(root))?.file_name();
-            if !["lost+found", "lock", "blobs", "partial", NEW_MARKER]
+            if !["lost+found", "lock", "blobs", "partial", "quarantine", NEW_MARKER]
                 .iter()
                 .any(|known| name == *known)
             {
@@ -163,14 +185,27 @@ impl Layout {
             fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         sync_folder(&self.root.join("blobs"))?;
-        let partial = self.root.join("partial");
-        fs::create_dir_all(&partial).map_err(Error::at(&partial))
+        for folder in [self.partials(), self.quarantine()] {
+            fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
+        }
+        Ok(())
     }
 }
 
 fn format_of(marker: &str) -> Option<serde_json::Value> {
     let marker: serde_json::Value = serde_json::from_str(marker).ok()?;
     marker.get("format").cloned()
+}
+
+/// The name of a digest's file where all algorithms lie together.
+fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
+/// The digest that [`file_name`] made a name of.
+pub(super) fn digest_of(path: &Path) -> Option<Digest> {
+    let name = path.file_name()?.to_str()?;
+    name.replacen('-', ":", 1).parse().ok()
 }
 
 /// Makes renames and creations in a folder durable.

@@ -3,6 +3,7 @@
 //! The write order of law 3: bytes, fsync, rename, fsync of the folder, index commit; and to remove: index commit, then
 //! unlink. A crash leaves a file without a row, never a row without bytes. Called by `repository` and `cache`.
 
+mod audit;
 mod blobs;
 mod claims;
 mod error;
@@ -13,6 +14,7 @@ mod index;
 mod ingest;
 mod layout;
 mod partial;
+mod quarantine;
 mod reader;
 mod space;
 mod tail;
@@ -24,6 +26,7 @@ mod window;
 use std::fs::File;
 use std::sync::Arc;
 
+pub use audit::{Health, Inspection, Looked, Swept};
 pub use blobs::{Blobs, StoredBlob};
 pub use error::Error;
 pub use extents::Extents;
@@ -42,6 +45,7 @@ pub use through::{NextPiece, Pieces, Refetch};
 
 use layout::Layout;
 use partial::Partials;
+use quarantine::Quarantine;
 
 use crate::config::StorageConfig;
 
@@ -66,6 +70,9 @@ impl Storage {
             // Last: until then the older version, too, can open the folder.
             layout.mark()?;
         }
+        if !config.accept_loss {
+            audit::check_samples(&layout, &index)?;
+        }
         let space = Space::new(
             layout.root().to_owned(),
             layout.index(),
@@ -75,7 +82,8 @@ impl Storage {
         // Blobs stay counted until they are removed.
         space.adopt(index.totals()?.blob_bytes).keep();
         let partials = Partials::recover(layout.clone(), &space)?;
-        let blobs = Blobs::new(layout, space, partials, index.clone());
+        let quarantine = Quarantine::recover(layout.clone(), &space)?;
+        let blobs = Blobs::new(layout, space, partials, quarantine, index.clone());
         Ok(Self {
             blobs,
             index,

@@ -18,7 +18,7 @@ use crate::oci::{Algorithm, Digest};
 use super::error::Error;
 use super::extents::Extents;
 use super::hasher::Hasher;
-use super::layout::Layout;
+use super::layout::{Layout, digest_of};
 use super::space::{Reservation, Space};
 
 /// What is in a partial file.
@@ -203,10 +203,4 @@ impl Partials {
         remove(&self.layout.partial(digest));
         Some(partial.room.bytes())
     }
-}
-
-/// The digest that a partial file's name says.
-fn digest_of(path: &Path) -> Option<Digest> {
-    let name = path.file_name()?.to_str()?;
-    name.replacen('-', ":", 1).parse().ok()
 }

@@ -29,6 +29,15 @@ pub enum ReadError {
     Io(Arc<std::io::Error>),
 }
 
+impl ReadError {
+    /// Whether the file is short, or the disk does not give it back; and no shortage of memory or descriptors.
+    fn is_of_the_disk(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        error.kind() == std::io::ErrorKind::UnexpectedEof
+            || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+}
+
 impl From<std::io::Error> for ReadError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(Arc::new(error))
@@ -80,6 +89,22 @@ impl BlobReader {
     /// The next piece at `position`, ending before `end` (`None`: the blob's end): waits for bytes that have yet to
     /// arrive. `None` at the end. With `mapped`, large pieces are slices of the mapped file, for plain HTTP/1 only.
     pub async fn read(
+        &mut self,
+        position: u64,
+        end: Option<u64>,
+        mapped: bool,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let piece = self.read_piece(position, end, mapped).await;
+        if let (Err(error), Self::Stored(blob)) = (&piece, &self)
+            && error.is_of_the_disk()
+        {
+            tracing::error!(%error, position, "a stored blob cannot be read: it will be fetched again");
+            blob.suspect();
+        }
+        piece
+    }
+
+    async fn read_piece(
         &mut self,
         position: u64,
         end: Option<u64>,

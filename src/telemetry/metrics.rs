@@ -13,6 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::storage_metrics::StorageMetrics;
 use super::upstream_metrics::{FillMetrics, UpstreamMetrics, Upstreams};
 
 /// Most values of the labels of a request whose children are kept by index.
@@ -47,10 +48,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     seconds_children: [OnceLock<Histogram>; OPERATIONS],
     fills_running: IntGauge,
-    evicted_bytes: IntCounter,
-    evicted_manifests: IntCounter,
-    room_used: IntGauge,
-    room_limit: IntGauge,
+    /// What happens to what is kept.
+    pub storage: StorageMetrics,
     process_start: IntGauge,
     upstreams: Upstreams,
     by_prefix: RwLock<HashMap<Box<str>, Arc<UpstreamMetrics>>>,
@@ -91,22 +90,7 @@ impl Metrics {
             "wharfinger_fills_running",
             "Downloads from upstreams in progress.",
         );
-        let evicted_bytes = family.counter(
-            "wharfinger_evicted_bytes_total",
-            "Bytes of room that evictions freed.",
-        );
-        let evicted_manifests = family.counter(
-            "wharfinger_evicted_manifests_total",
-            "Images and indexes that were evicted.",
-        );
-        let room_used = family.gauge(
-            "wharfinger_storage_used_bytes",
-            "Room that blobs and partial files take up, or have reserved.",
-        );
-        let room_limit = family.gauge(
-            "wharfinger_storage_limit_bytes",
-            "Room that storage.max_size leaves for blobs and partial files; 0 without a limit.",
-        );
+        let storage = StorageMetrics::new(&family);
         let upstreams = Upstreams {
             response_bytes: family.counters(
                 "wharfinger_response_bytes_total",
@@ -146,10 +130,7 @@ impl Metrics {
             seconds,
             seconds_children: [const { OnceLock::new() }; OPERATIONS],
             fills_running,
-            evicted_bytes,
-            evicted_manifests,
-            room_used,
-            room_limit,
+            storage,
             process_start,
             upstreams,
             by_prefix: RwLock::default(),
@@ -161,19 +142,6 @@ impl Metrics {
     pub fn started_at(&self, unix_seconds: u64) {
         self.process_start
             .set(i64::try_from(unix_seconds).unwrap_or(i64::MAX));
-    }
-
-    /// An eviction has ended.
-    pub fn evicted(&self, bytes: u64, manifests: u64) {
-        self.evicted_bytes.inc_by(bytes);
-        self.evicted_manifests.inc_by(manifests);
-    }
-
-    /// How full it is, in bytes.
-    pub fn room(&self, used: u64, limit: Option<u64>) {
-        let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.room_used.set(number(used));
-        self.room_limit.set(number(limit.unwrap_or(0)));
     }
 
     /// One request has ended.
@@ -275,7 +243,7 @@ impl Metrics {
 }
 
 /// Makes families and registers them.
-struct Families<'a> {
+pub(super) struct Families<'a> {
     registry: &'a Registry,
 }
 
@@ -292,23 +260,23 @@ impl Families<'_> {
         family
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.add(IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::new(name, help))
     }
 
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         self.add(HistogramVec::new(
             HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()),
             labels,

@@ -33,6 +33,11 @@ impl Ran {
         &self.out
     }
 
+    /// What it printed, however it went.
+    pub fn printed(&self) -> &str {
+        &self.out
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}{}", self.out, self.told))
     }

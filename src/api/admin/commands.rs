@@ -22,6 +22,17 @@ struct About {
     reference: String,
 }
 
+/// What is to be removed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purge {
+    #[serde(rename = "ref")]
+    reference: String,
+    /// With all that it reaches and nothing else needs.
+    #[serde(default)]
+    content: bool,
+}
+
 pub(super) async fn status(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let shared = asking.shared;
     let outcomes = shared.metrics.outcomes();
@@ -57,12 +68,13 @@ pub(super) async fn refresh(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 }
 
 pub(super) async fn purge(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
-    let About { reference } = request::json(asking).await?;
-    let told = asking.shared.registry.purge(&reference).await;
+    let Purge { reference, content } = request::json(asking).await?;
+    let told = asking.shared.registry.purge(&reference, content).await;
     let told = told.map_err(Failure::Registry)?;
     tracing::info!(
         reference = told.reference,
         removed = told.removed,
+        freed = told.freed.map(|freed| freed.bytes),
         "purged by an operator"
     );
     reply(&told)

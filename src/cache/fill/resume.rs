@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, Place};
+use crate::cache::{Cache, Places};
 
 use super::lead_or_join;
 
 impl Cache {
-    /// Goes on with interrupted fills, one after the other; `place_of` knows the repository of a key. Returns when
-    /// all have ended.
-    pub async fn resume_interrupted(&self, place_of: impl Fn(&str) -> Option<Place>) {
+    /// Goes on with interrupted fills, one after the other. Returns when all have ended.
+    pub async fn resume_interrupted(&self, places: &Places) {
         let shared: &Arc<_> = &self.shared;
         for partial in shared.storage.blobs.interrupted() {
-            let Some(place) = place_of(&partial.repository) else {
+            let Some(place) = places.find(&partial.repository) else {
                 continue;
             };
             if shared.stop.is_cancelled() {

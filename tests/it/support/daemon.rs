@@ -113,6 +113,7 @@ impl Builder {
             folder,
             binary: self.binary,
             environment: self.environment,
+            arguments: Vec::new(),
             child: None,
             readers: Vec::new(),
             lines: Lines::default(),
@@ -135,6 +136,8 @@ pub struct Daemon {
     folder: TempDir,
     binary: PathBuf,
     environment: Vec<(String, String)>,
+    /// Arguments of `serve`, beside its configuration.
+    arguments: Vec<String>,
     mirror_door: bool,
     child: Option<Child>,
     readers: Vec<JoinHandle<()>>,
@@ -237,6 +240,18 @@ impl Daemon {
         self.run().await;
     }
 
+    /// Starts it again, with more arguments of `serve` from here on.
+    pub async fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.restart().await;
+    }
+
+    /// Starts it again where it is expected not to come up: gives its exit status.
+    pub async fn fail_again(&mut self) -> ExitStatus {
+        self.spawn();
+        self.exited().await
+    }
+
     /// Waits until it ends by itself; its log is whole then.
     pub async fn exited(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("a running daemon");
@@ -266,6 +281,7 @@ impl Daemon {
     fn spawn(&mut self) {
         let mut command = Command::new(&self.binary);
         command.args([Path::new("serve"), Path::new("--config"), &self.config_path()]);
+        command.args(&self.arguments);
         // Nothing of the machine's own settings may reach the daemon.
         for (name, _) in std::env::vars().filter(|(name, _)| is_foreign(name)) {
             command.env_remove(name);
