@@ -147,11 +147,11 @@ impl MappedFile {
         })
     }
 
-    /// Brings the pages of `range` into the page cache, as far as the file reaches. Blocks on the disk: for
-    /// blocking threads.
+    /// Brings the pages of `range` into the page cache. Blocks on the disk: for blocking threads.
     ///
     /// # Errors
-    /// What pread(2) says: a disk error shows here instead of breaking a response.
+    /// What pread(2) says, and `UnexpectedEof` where the file has become shorter: told here instead of by a response
+    /// that stops.
     pub fn read_ahead(&self, range: Range<u64>) -> io::Result<()> {
         let mut scratch = vec![0_u8; SCRATCH];
         let mut offset = range.start;
@@ -160,7 +160,6 @@ impl MappedFile {
                 .unwrap_or(SCRATCH)
                 .min(SCRATCH);
             match self.file.read_at(&mut scratch[..want], offset) {
-                // It was made shorter: better told here than as a response that stops.
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => offset += n as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -323,6 +322,7 @@ mod tests {
         assert!(mapping.is_resident(0..300_000));
         assert!(mapping.is_resident(5..5));
         assert!(!mapping.is_resident(0..300_001), "beyond the end of the file");
-        mapping.read_ahead(200_000..1_000_000).unwrap();
+        let short = mapping.read_ahead(200_000..1_000_000).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
     }
 }
