@@ -187,8 +187,8 @@ impl Shared {
         if contents.iter().any(|content| self.is_in_use(content)) {
             return Ok(false);
         }
-        tracing::info!(%digest, last_used = unit.key.last_used.0, bytes = unit.bytes, "evicted");
         self.remove_image(digest, evicted).await?;
+        tracing::info!(%digest, last_used = unit.key.last_used.0, bytes = unit.bytes, "evicted");
         Ok(true)
     }
 

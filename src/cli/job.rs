@@ -54,14 +54,14 @@ pub async fn run(
 }
 
 /// The progress bar, on standard error.
-struct Bar {
+pub(super) struct Bar {
     drawn: ProgressBar,
     shown: bool,
     style: Option<(Unit, bool)>,
 }
 
 impl Bar {
-    fn new(shown: bool) -> Self {
+    pub(super) fn new(shown: bool) -> Self {
         let target = if shown {
             ProgressDrawTarget::stderr()
         } else {
@@ -74,7 +74,7 @@ impl Bar {
         }
     }
 
-    fn show(&mut self, event: &Event) {
+    pub(super) fn show(&mut self, event: &Event) {
         match event {
             Event::Progress { done, total, unit } => {
                 let wanted = (*unit, total.is_some());
@@ -95,7 +95,7 @@ impl Bar {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.drawn.finish_and_clear();
     }
 }

@@ -7,6 +7,7 @@ mod admin;
 mod client;
 mod done;
 pub mod job;
+mod offline;
 mod show;
 
 use std::io::Write as _;
@@ -61,6 +62,8 @@ enum Command {
     Scrub(ScrubArguments),
     /// Hold files and index against each other: blobs that lost their file are dropped, files that the index lost are taken in
     Sweep(DaemonArguments),
+    /// Make a new index of what the data folder holds, when the old one is damaged or lost. The daemon must not run
+    RebuildIndex(RebuildArguments),
 }
 
 #[derive(Args)]
@@ -107,6 +110,19 @@ struct ScrubArguments {
     rate: Option<ByteSize>,
     #[command(flatten)]
     daemon: DaemonArguments,
+}
+
+#[derive(Args)]
+struct RebuildArguments {
+    /// Hash all blobs, and put those aside that are rotten. Else only the index is made anew
+    #[arg(long)]
+    verify: bool,
+    /// The configuration file, found as `serve` finds it: it names the data folder
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -176,6 +192,10 @@ pub fn run() -> ExitCode {
             };
             job::run(config, Scrub::NAME, &options, daemon.json, done::scrubbed).await
         }),
+        Command::RebuildIndex(arguments) => match load(arguments.config.as_deref()) {
+            Ok(config) => offline::rebuild_index(&config.storage, arguments.verify, arguments.json),
+            Err(faults) => report(&faults),
+        },
         Command::Sweep(daemon) => ask(&daemon, async |config| {
             let options = SweepOptions {};
             job::run(config, Sweep::NAME, &options, daemon.json, done::swept).await

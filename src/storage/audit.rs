@@ -168,6 +168,18 @@ impl Blobs {
 }
 
 impl Inspection {
+    /// Of a file that nobody reads.
+    pub(super) fn of(digest: &Digest, file: File, size: u64) -> Self {
+        Self {
+            digest: *digest,
+            size,
+            file: Some(file),
+            hasher: Some(Hasher::new(digest.algorithm())),
+            position: 0,
+            cold: true,
+        }
+    }
+
     /// Bytes that the next step hashes.
     pub fn next_piece(&self) -> u64 {
         (self.size - self.position).min(PIECE)
@@ -264,14 +276,7 @@ fn names(folder: &Path) -> Result<Vec<String>, Error> {
 fn adoptable(path: &Path, digest: &Digest) -> Result<Option<u64>, Error> {
     let file = File::open(path).map_err(Error::at(path))?;
     let size = file.metadata().map_err(Error::at(path))?.len();
-    let mut inspection = Inspection {
-        digest: *digest,
-        size,
-        file: Some(file),
-        hasher: Some(Hasher::new(digest.algorithm())),
-        position: 0,
-        cold: true,
-    };
+    let mut inspection = Inspection::of(digest, file, size);
     loop {
         match inspection.step() {
             None => {}

@@ -22,6 +22,11 @@ pub enum Error {
     /// The index refused.
     #[error("index: {0}")]
     Index(String),
+    /// The index's file is not what it should be.
+    #[error(
+        "index: its file is damaged ({0}): `wharfinger rebuild-index` makes a new one of what the data folder holds"
+    )]
+    Damaged(String),
     /// Another daemon uses the data folder.
     #[error("{}: another wharfinger is using this data folder; stop it, or give this one its own storage.data_dir", .0.display())]
     Locked(PathBuf),

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::oci::{Algorithm, Digest};
 
 use super::error::Error;
+use super::index;
 
 /// The file that says "this is our data folder, of this format". Its absence from a folder that is not empty means
 /// an unmounted or foreign volume.
@@ -35,7 +36,11 @@ impl Layout {
     }
 
     pub(super) fn index(&self) -> PathBuf {
-        self.root.join("index.redb")
+        self.root.join(index::FILE)
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join(index::JOURNAL)
     }
 
     /// The folder of a digest's file: 256 of them an algorithm, so that none grows too long.

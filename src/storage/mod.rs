@@ -12,10 +12,12 @@ mod growing;
 mod hasher;
 mod index;
 mod ingest;
+mod journal;
 mod layout;
 mod partial;
 mod quarantine;
 mod reader;
+mod rebuild;
 mod space;
 mod tail;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use index::{
 pub use ingest::Ingest;
 pub use partial::Interrupted;
 pub use reader::{BlobReader, ReadError};
+pub use rebuild::{Rebuilt, rebuild};
 pub use space::{NoRoom, Reservation, Space, Usage, allocated};
 pub use tail::Tail;
 pub use through::{NextPiece, Pieces, Refetch};
@@ -65,7 +68,7 @@ impl Storage {
         let layout = Arc::new(Layout::new(&config.data_dir));
         let lock = layout.prepare()?;
         let outdated = layout.is_outdated()?;
-        let index = Arc::new(Index::open(&layout.index(), outdated)?);
+        let index = Arc::new(Index::open(layout.root(), outdated)?);
         if outdated {
             // Last: until then the older version, too, can open the folder.
             layout.mark()?;
@@ -73,12 +76,7 @@ impl Storage {
         if !config.accept_loss {
             audit::check_samples(&layout, &index)?;
         }
-        let space = Space::new(
-            layout.root().to_owned(),
-            layout.index(),
-            config.max_size,
-            config.min_free,
-        );
+        let space = Space::new(&layout, config.max_size, config.min_free);
         // Blobs stay counted until they are removed.
         space.adopt(index.totals()?.blob_bytes).keep();
         let partials = Partials::recover(layout.clone(), &space)?;

@@ -1,11 +1,13 @@
 //! Room on the disk: what `storage.max_size` and `storage.min_free` leave, reserved before bytes are accepted.
 //!
 //! The cap holds for the allocated blocks of blobs and partial files. The index, which holds the manifests, counts with
-//! its file and one growth step, since nobody can tell when redb takes it.
+//! its files and one growth step, since nobody can tell when redb takes it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::layout::Layout;
 
 /// What a file system allocates at a time.
 const BLOCK: u64 = 4096;
@@ -33,7 +35,7 @@ pub struct NoRoom {
 pub struct Usage {
     /// Blobs and partial files, allocated or reserved.
     pub used: u64,
-    /// The index's file.
+    /// The index's files.
     pub index: u64,
     /// `storage.max_size`.
     pub limit: Option<u64>,
@@ -57,16 +59,18 @@ pub struct Space {
     min_free: u64,
     root: PathBuf,
     index: PathBuf,
+    journal: PathBuf,
     state: Mutex<State>,
 }
 
 impl Space {
-    pub(super) fn new(root: PathBuf, index: PathBuf, max_size: Option<u64>, min_free: u64) -> Arc<Self> {
+    pub(super) fn new(layout: &Layout, max_size: Option<u64>, min_free: u64) -> Arc<Self> {
         Arc::new(Self {
             max_size,
             min_free,
-            root,
-            index,
+            root: layout.root().to_owned(),
+            index: layout.index(),
+            journal: layout.journal(),
             state: Mutex::default(),
         })
     }
@@ -75,8 +79,15 @@ impl Space {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the index takes up, with its journal.
     fn index_blocks(&self) -> u64 {
-        std::fs::metadata(&self.index).map_or(0, |file| file.blocks() * 512)
+        let blocks = |file: std::fs::Metadata| file.blocks() * 512;
+        let journal = std::fs::read_dir(&self.journal).into_iter().flatten();
+        let journal: u64 = journal
+            .flatten()
+            .filter_map(|file| file.metadata().ok().map(blocks))
+            .sum();
+        journal + std::fs::metadata(&self.index).map_or(0, blocks)
     }
 
     /// What the cap leaves for blobs and partial files.
@@ -223,8 +234,7 @@ mod tests {
 
     fn space(max_size: Option<u64>) -> (tempfile::TempDir, Arc<Space>) {
         let root = tempfile::tempdir().unwrap();
-        let index = root.path().join("index.redb");
-        let space = Space::new(root.path().to_owned(), index, max_size, 0);
+        let space = Space::new(&Layout::new(root.path()), max_size, 0);
         (root, space)
     }
 
@@ -255,7 +265,7 @@ mod tests {
         let (_root, open) = space(None);
         let free = open.disk_free();
         let root = tempfile::tempdir().unwrap();
-        let space = Space::new(root.path().to_owned(), root.path().join("i"), None, free / 2);
+        let space = Space::new(&Layout::new(root.path()), None, free / 2);
         assert_eq!(space.reserve(free).map(drop), Err(NoRoom { missing: 0 }));
         let held = space.reserve(free / 4).unwrap();
         assert!(space.reserve(free / 3).is_err());

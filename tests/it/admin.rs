@@ -68,6 +68,13 @@ pub async fn run(daemon: &Daemon, arguments: &[&str]) -> Ran {
     run_with(&daemon.config_path(), arguments).await
 }
 
+/// Runs a subcommand that fails, and gives what it says of that.
+pub async fn run_offline(config: &Path, arguments: &[&str]) -> String {
+    let ran = run_with(config, arguments).await;
+    assert!(!ran.status.success(), "{}", ran.out);
+    ran.told
+}
+
 /// The same with `--json`.
 pub async fn asked(daemon: &Daemon, arguments: &[&str]) -> Value {
     let mut arguments = arguments.to_vec();

@@ -10,6 +10,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::storage::error::Error;
+use crate::storage::journal::{Entry, Kept};
 
 use super::change::{Action, Outline, Removed};
 use super::keys::{content_key, digests_key, order_key, split_digests, split_tag, tag_key, with_digest};
@@ -26,40 +27,68 @@ pub(super) const TOTALS: &str = "index.totals";
 const CLASSES: u8 = 16;
 
 /// A table open for writing.
-pub(super) struct Rows<'t>(redb::Table<'t, &'static [u8], &'static [u8]>);
+pub(super) struct Rows<'t> {
+    rows: redb::Table<'t, &'static [u8], &'static [u8]>,
+    /// What was done to it, of a table that the journal keeps.
+    done: Option<(Kept, Vec<Entry>)>,
+}
 
 impl<'t> Rows<'t> {
     fn open(transaction: &'t WriteTransaction, table: Table) -> Result<Self, Error> {
-        transaction.open_table(table).map(Self).map_err(Error::index)
+        let rows = transaction.open_table(table).map_err(Error::index)?;
+        Ok(Self { rows, done: None })
+    }
+
+    fn kept(self, kept: Kept) -> Self {
+        Self {
+            done: Some((kept, Vec::new())),
+            ..self
+        }
+    }
+
+    fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some((table, entries)) = &mut self.done {
+            entries.push(Entry {
+                table: *table,
+                key: key.to_vec(),
+                value: value.map(<[u8]>::to_vec),
+            });
+        }
     }
 
     /// A row; an unreadable one counts as none, since it must not stop all writing.
     pub(super) fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, Error> {
-        let row = self.0.get(key).map_err(Error::index)?;
+        let row = self.rows.get(key).map_err(Error::index)?;
         Ok(row.and_then(|row| R::decode(row.value())))
     }
 
     fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let row = self.0.get(key).map_err(Error::index)?;
+        let row = self.rows.get(key).map_err(Error::index)?;
         Ok(row.map(|row| row.value().to_vec()))
     }
 
     pub(super) fn has(&self, key: &[u8]) -> Result<bool, Error> {
-        Ok(self.0.get(key).map_err(Error::index)?.is_some())
+        Ok(self.rows.get(key).map_err(Error::index)?.is_some())
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.0.insert(key, value).map_err(Error::index).map(drop)
+        self.rows.insert(key, value).map_err(Error::index)?;
+        self.note(key, Some(value));
+        Ok(())
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<bool, Error> {
-        Ok(self.0.remove(key).map_err(Error::index)?.is_some())
+        let there = self.rows.remove(key).map_err(Error::index)?.is_some();
+        if there {
+            self.note(key, None);
+        }
+        Ok(there)
     }
 
     /// What follows `prefix` in each key that begins with it.
     fn suffixes(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut found = Vec::new();
-        for row in self.0.range(prefix..).map_err(Error::index)? {
+        for row in self.rows.range(prefix..).map_err(Error::index)? {
             let (key, _) = row.map_err(Error::index)?;
             let Some(rest) = key.value().strip_prefix(prefix) else {
                 break;
@@ -70,7 +99,7 @@ impl<'t> Rows<'t> {
     }
 
     fn has_prefix(&self, prefix: &[u8]) -> Result<bool, Error> {
-        let first = self.0.range(prefix..).map_err(Error::index)?.next();
+        let first = self.rows.range(prefix..).map_err(Error::index)?.next();
         let first = first.transpose().map_err(Error::index)?;
         Ok(first.is_some_and(|(key, _)| key.value().starts_with(prefix)))
     }
@@ -79,7 +108,7 @@ impl<'t> Rows<'t> {
     pub(super) fn page<R: Record>(&self, after: &[u8], most: usize) -> Result<Page<R>, Error> {
         let bounds = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let mut rows = Vec::new();
-        for row in self.0.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
+        for row in self.rows.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
             let (key, value) = row.map_err(Error::index)?;
             rows.push((key.value().to_vec(), R::decode(value.value())));
         }
@@ -116,11 +145,11 @@ impl<'t> Applier<'t> {
         let totals = meta.get(TOTALS.as_bytes())?.unwrap_or_default();
         Ok(Self {
             blobs: open(BLOBS)?,
-            manifests: open(MANIFESTS)?,
-            tags: open(TAGS)?,
-            links: open(LINKS)?,
-            referrers: open(REFERRERS)?,
-            pins: open(PINS)?,
+            manifests: open(MANIFESTS)?.kept(Kept::Manifest),
+            tags: open(TAGS)?.kept(Kept::Tag),
+            links: open(LINKS)?.kept(Kept::Link),
+            referrers: open(REFERRERS)?.kept(Kept::Referrers),
+            pins: open(PINS)?.kept(Kept::Pin),
             units: open(UNITS)?,
             order: open(ORDER)?,
             outlines: open(OUTLINES)?,
@@ -133,9 +162,36 @@ impl<'t> Applier<'t> {
         })
     }
 
-    /// Writes what was counted, and lets go of the tables: the transaction can be committed.
-    pub(super) fn finish(mut self) -> Result<(), Error> {
-        self.meta.put(TOTALS.as_bytes(), &self.totals.encode())
+    /// Writes what was counted, and lets go of the tables: the transaction can be committed. Gives what the journal is
+    /// to keep of it.
+    pub(super) fn finish(mut self) -> Result<Vec<Entry>, Error> {
+        self.meta.put(TOTALS.as_bytes(), &self.totals.encode())?;
+        let mut entries = Vec::new();
+        for rows in [self.manifests, self.tags, self.links, self.referrers, self.pins] {
+            entries.extend(rows.done.into_iter().flat_map(|(_, done)| done));
+        }
+        Ok(entries)
+    }
+
+    /// Puts back a row as the journal kept it; what is derived from it is not.
+    pub(super) fn restore(&mut self, entry: &Entry) -> Result<(), Error> {
+        let rows = match entry.table {
+            Kept::Manifest => &mut self.manifests,
+            Kept::Tag => &mut self.tags,
+            Kept::Link => &mut self.links,
+            Kept::Referrers => &mut self.referrers,
+            Kept::Pin => &mut self.pins,
+        };
+        match &entry.value {
+            Some(value) => rows.rows.insert(entry.key.as_slice(), value.as_slice()).map(drop),
+            None => rows.rows.remove(entry.key.as_slice()).map(drop),
+        }
+        .map_err(Error::index)
+    }
+
+    /// Puts back the row of a blob; what is derived from it is not.
+    pub(super) fn restore_blob(&mut self, digest: &Digest, row: &BlobRow) -> Result<(), Error> {
+        self.blobs.put(&digest.to_key(), &row.encode())
     }
 
     /// What was removed since the last call.

@@ -3,20 +3,26 @@
 //! Reads block on the disk when a page is not cached: call them on a blocking thread ([`Index::read`]).
 
 mod apply;
+mod backend;
+mod ballast;
 mod change;
 mod keys;
 mod queries;
 mod records;
+mod restore;
+mod seat;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 mod writer;
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::ReadTransaction;
 
 pub use change::{Change, Outline, Removed};
 pub use records::{
@@ -26,33 +32,72 @@ pub use records::{
 use crate::clock::Timestamp;
 
 use super::error::Error;
+use super::journal::Journal;
+use super::layout::sync_folder;
+use ballast::Ballast;
+use seat::Seat;
 use writer::Writer;
 
-/// Memory for redb's own page cache: hot rows are kept decoded above, so this stays small.
-const PAGE_CACHE: usize = 32 * 1024 * 1024;
+pub(super) use restore::restore;
+
+/// The index's own files in the data folder.
+pub(super) const FILE: &str = "index.redb";
+pub(super) const BALLAST: &str = "ballast";
+pub(super) const JOURNAL: &str = "journal";
 
 /// The opened index.
 pub struct Index {
-    database: Arc<Database>,
+    seat: Arc<Seat>,
     writer: Writer,
     last_closed: Option<Timestamp>,
 }
 
+/// A new index gets its name when it is whole: a kill before that leaves nothing that looks damaged.
+fn create(path: &Path) -> Result<(), Error> {
+    let new = path.with_extension("redb.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::at(&new)(error)),
+        _ => {}
+    }
+    let seat = Seat::open(backend::file(&new))?;
+    upgrade::prepare(&seat, false)?;
+    drop(seat);
+    fs::rename(&new, path).map_err(Error::at(path))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 impl Index {
-    /// Opens or creates the file. `derive`: an older version may have written to it since it was brought to the
-    /// present format, so what is derived is derived anew.
-    pub fn open(path: &Path, derive: bool) -> Result<Self, Error> {
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE)
-            .create(path)
-            .map_err(Error::index)?;
-        let last_closed = upgrade::prepare(&database, derive)?;
-        let database = Arc::new(database);
-        let writer = Writer::start(database.clone())?;
+    /// Opens or creates the index in `folder`. `derive`: an older version may have written to it since it was brought to
+    /// the present format, so what is derived is derived anew.
+    ///
+    /// # Errors
+    /// `Damaged` when its file is not what it should be.
+    pub fn open(folder: &Path, derive: bool) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        if !path.exists() && Journal::is_there(&folder.join(JOURNAL)) {
+            return Err(Error::Damaged("it is missing".to_owned()));
+        }
+        if !path.exists() {
+            create(&path)?;
+        }
+        Self::over(backend::file(&path), folder, derive)
+    }
+
+    /// The same over any backend, with journal and ballast in `folder`.
+    fn over(opener: backend::Opener, folder: &Path, derive: bool) -> Result<Self, Error> {
+        let mut ballast = Ballast::new(&folder.join(BALLAST));
+        let seat = Arc::new(Seat::open(opener)?);
+        let left = match upgrade::prepare(&seat, derive) {
+            // Full, perhaps.
+            Err(_) if ballast.release() => seat.renew().and_then(|()| upgrade::prepare(&seat, derive)),
+            left => left,
+        }?;
+        let journal = Journal::open(&folder.join(JOURNAL), left.journaled)?;
+        let writer = Writer::start(seat.clone(), ballast, journal)?;
         Ok(Self {
-            database,
+            seat,
             writer,
-            last_closed,
+            last_closed: left.closed,
         })
     }
 
@@ -98,7 +143,7 @@ impl Index {
         self.writer.close();
     }
 
-    fn query<T>(&self, query: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
-        query(&self.database.begin_read().map_err(Error::index)?)
+    fn query<T>(&self, query: impl Fn(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        self.seat.read(query)
     }
 }

@@ -1,7 +1,7 @@
 //! What is done to an index at its opening: missing tables are made, and an index of an older format gets the tables
 //! that are derived from the others. Called by `Index::open`.
 
-use redb::{Database, ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable as _, WriteTransaction};
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Manifest, MediaType};
@@ -11,6 +11,7 @@ use super::apply::{Applier, TOTALS};
 use super::change::Outline;
 use super::keys::split_content;
 use super::records::{BlobRow, LinkRow, ManifestRow, TagRow, UnitKind};
+use super::seat::Seat;
 use super::tables::{self, DERIVED, META};
 
 /// The format of the tables. 1 had neither derived tables nor this number.
@@ -20,27 +21,38 @@ const FORMAT_KEY: &str = "index.format";
 /// When the index was last closed in order.
 pub(super) const CLOSED: &str = "index.closed";
 
+/// There when the journal had all that the index holds when it was closed.
+pub(super) const JOURNALED: &str = "index.journaled";
+
 /// Rows that are in memory at a time. A manifest is 4 MiB at the worst.
 const PAGE: usize = 64;
 
-/// Makes the tables ready for use, in one transaction. `anew`: the derived ones cannot be trusted. Says when the index
-/// was last closed in order; none after a crash.
-pub(super) fn prepare(database: &Database, anew: bool) -> Result<Option<Timestamp>, Error> {
-    let transaction = database.begin_write().map_err(Error::index)?;
-    tables::create(&transaction)?;
-    let (format, closed) = {
-        let mut meta = transaction.open_table(META).map_err(Error::index)?;
-        let format = meta.get(FORMAT_KEY.as_bytes()).map_err(Error::index)?;
-        let format = format.and_then(|format| format.value().first().copied());
-        let closed = meta.remove(CLOSED.as_bytes()).map_err(Error::index)?;
-        let closed = closed.and_then(|closed| closed.value().try_into().ok().map(u64::from_be_bytes));
-        (format, closed.map(Timestamp))
-    };
-    if anew || format != Some(FORMAT) {
-        derive(&transaction)?;
-    }
-    transaction.commit().map_err(Error::index)?;
-    Ok(closed)
+/// How the index was left.
+pub(super) struct Left {
+    /// When it was last closed in order; none after a crash.
+    pub(super) closed: Option<Timestamp>,
+    /// Whether the journal had all that it held.
+    pub(super) journaled: bool,
+}
+
+/// Makes the tables ready for use, in one transaction. `anew`: the derived ones cannot be trusted.
+pub(super) fn prepare(seat: &Seat, anew: bool) -> Result<Left, Error> {
+    seat.write(|transaction| {
+        tables::create(transaction)?;
+        let (format, closed, journaled) = {
+            let mut meta = transaction.open_table(META).map_err(Error::index)?;
+            let format = meta.get(FORMAT_KEY.as_bytes()).map_err(Error::index)?;
+            let format = format.and_then(|format| format.value().first().copied());
+            let closed = meta.remove(CLOSED.as_bytes()).map_err(Error::index)?;
+            let closed = closed.and_then(|closed| closed.value().try_into().ok().map(u64::from_be_bytes));
+            let journaled = meta.remove(JOURNALED.as_bytes()).map_err(Error::index)?.is_some();
+            (format, closed.map(Timestamp), journaled)
+        };
+        if anew || format != Some(FORMAT) {
+            derive(transaction)?;
+        }
+        Ok(Left { closed, journaled })
+    })
 }
 
 fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
@@ -94,7 +106,7 @@ fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
         tracing::info!(rows, "the index was brought to the present format");
     }
     applier.put_meta(FORMAT_KEY, &[FORMAT])?;
-    applier.finish()
+    applier.finish().map(drop)
 }
 
 /// Walks a table that `work` does not change.

@@ -1,28 +1,37 @@
 //! The one writer: a thread that takes what has gathered and commits it in one transaction.
 //!
-//! redb has no group commit of its own; while one commit waits for the disk, the next batch gathers here.
+//! redb has no group commit of its own; while one commit waits for the disk, the next batch gathers here. When the disk
+//! is full the ballast goes, the database is opened again, and the batch is tried once more; what nobody waits for is
+//! kept until there is room.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use redb::Database;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::storage::error::Error;
+use crate::storage::journal::{Entry, Journal};
 
 use super::apply::Applier;
+use super::ballast::Ballast;
 use super::change::{Change, Removed};
-use super::upgrade::CLOSED;
+use super::restore;
+use super::seat::Seat;
+use super::upgrade::{CLOSED, JOURNALED};
 
 /// Submissions that one transaction takes at the most, which bounds its memory and the wait of the first.
 const MOST: usize = 1024;
 
-/// Submissions that may wait for a slow disk. Beyond them those that nobody waits for are dropped: links, tags and
-/// manifests can be had again.
+/// Submissions that may wait for a slow or full disk. Beyond them those that nobody waits for are dropped: links, tags
+/// and manifests can be had again.
 const QUEUE: usize = 8192;
+
+/// How soon what could not be written is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 struct Submission {
     changes: Vec<Change>,
@@ -39,13 +48,20 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>) -> Result<Self, Error> {
+    pub(super) fn start(seat: Arc<Seat>, ballast: Ballast, journal: Journal) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let observers = Observers::default();
-        let its = observers.clone();
+        let work = Work {
+            seat,
+            ballast,
+            journal,
+            compaction: None,
+            observers: observers.clone(),
+            kept: Vec::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || work(&database, receiver, &its))
+            .spawn(move || work.run(receiver))
             .map_err(|error| Error::Index(format!("no thread for the writer: {error}")))?;
         Ok(Self {
             running: Mutex::new(Some((sender, thread))),
@@ -96,33 +112,109 @@ impl Writer {
     }
 }
 
-fn work(database: &Database, mut receiver: Receiver<Submission>, observers: &Observers) {
-    while let Some(first) = receiver.blocking_recv() {
-        let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
-        let batch: Vec<_> = std::iter::once(first).chain(waiting.take(MOST - 1)).collect();
-        match write(database, &batch) {
-            Ok(removed) => {
-                tell(observers, &removed);
+/// The writer's thread.
+struct Work {
+    seat: Arc<Seat>,
+    ballast: Ballast,
+    journal: Journal,
+    compaction: Option<JoinHandle<()>>,
+    observers: Observers,
+    /// What could not be written yet, and nobody waits for.
+    kept: Vec<Submission>,
+}
+
+impl Work {
+    fn run(mut self, mut receiver: Receiver<Submission>) {
+        while let Some(batch) = self.gather(&mut receiver) {
+            self.commit(batch);
+            self.ballast.restore();
+            self.compact();
+        }
+        self.close();
+    }
+
+    /// The next batch: what was kept, and what has come. None when nothing more will.
+    fn gather(&mut self, receiver: &mut Receiver<Submission>) -> Option<Vec<Submission>> {
+        if self.kept.is_empty() {
+            let mut batch = vec![receiver.blocking_recv()?];
+            let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
+            batch.extend(waiting.take(MOST - 1));
+            return Some(batch);
+        }
+        std::thread::sleep(RETRY);
+        let mut batch = std::mem::take(&mut self.kept);
+        loop {
+            match receiver.try_recv() {
+                Ok(submission) => batch.push(submission),
+                Err(TryRecvError::Empty) => return Some(batch),
+                Err(TryRecvError::Disconnected) => {
+                    // Nothing more comes: a last try.
+                    self.commit(batch);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Submission>) {
+        let mut written = write(&self.seat, &batch);
+        if let Err(error) = &written {
+            // The rows whose removal makes room are among what it lets through.
+            let released = self.ballast.release();
+            tracing::warn!(%error, released, "the index could not be written: it is opened again");
+            written = self.seat.renew().and_then(|()| write(&self.seat, &batch));
+        }
+        match written {
+            Ok((removed, entries)) => {
+                self.journal.append(&entries);
+                tell(&self.observers, &removed);
                 for (submission, removed) in batch.into_iter().zip(removed) {
                     let _ = submission.done.send(Ok(removed));
                 }
             }
             Err(error) => {
-                tracing::error!(%error, changes = batch.len(), "the index could not be written: if the disk is full, make room and restart");
+                tracing::error!(%error, changes = batch.len(), "the index could not be written: what nobody waits for is tried again until there is room");
+                let again = !self.seat.is_well();
                 for submission in batch {
-                    let _ = submission.done.send(Err(error.clone()));
+                    if !submission.done.is_closed() {
+                        let _ = submission.done.send(Err(error.clone()));
+                    } else if again && self.kept.len() < QUEUE {
+                        self.kept.push(submission);
+                    }
                 }
             }
         }
     }
-    let closed = Timestamp::now().0.to_be_bytes().to_vec();
-    let (done, _) = oneshot::channel();
-    let last = Submission {
-        changes: vec![Change::put_meta(CLOSED, closed)],
-        done,
-    };
-    if let Err(error) = write(database, &[last]) {
-        tracing::error!(%error, "the index could not be closed in order");
+
+    fn compact(&mut self) {
+        let Some(compaction) = self.journal.compact() else {
+            return;
+        };
+        let seat = self.seat.clone();
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || compaction.run(|rows| restore::dump(&seat, rows)));
+        match thread {
+            Ok(thread) => self.compaction = Some(thread),
+            Err(error) => tracing::warn!(%error, "no thread for compacting the journal"),
+        }
+    }
+
+    fn close(mut self) {
+        let journaled = self.journal.close();
+        if let Some(thread) = self.compaction.take() {
+            // It was told to stop, and tells of its failures itself.
+            let _ = thread.join();
+        }
+        let closed = Timestamp::now().0.to_be_bytes().to_vec();
+        let mut changes = vec![Change::put_meta(CLOSED, closed)];
+        if journaled {
+            changes.push(Change::put_meta(JOURNALED, Vec::new()));
+        }
+        let (done, _) = oneshot::channel();
+        if let Err(error) = write(&self.seat, &[Submission { changes, done }]) {
+            tracing::error!(%error, "the index could not be closed in order");
+        }
     }
 }
 
@@ -133,22 +225,21 @@ fn tell(observers: &Observers, removed: &[Removed]) {
     }
 }
 
-/// Writes a batch in one transaction: what each submission took away.
-fn write(database: &Database, batch: &[Submission]) -> Result<Vec<Removed>, Error> {
+/// Writes a batch in one transaction: what each submission took away, and what the journal is to keep.
+fn write(seat: &Seat, batch: &[Submission]) -> Result<(Vec<Removed>, Vec<Entry>), Error> {
     // Somebody only waits for what was submitted before.
     if batch.iter().all(|submission| submission.changes.is_empty()) {
-        return Ok(vec![Removed::default(); batch.len()]);
+        return Ok((vec![Removed::default(); batch.len()], Vec::new()));
     }
-    let transaction = database.begin_write().map_err(Error::index)?;
-    let mut applier = Applier::new(&transaction)?;
-    let mut removed = Vec::with_capacity(batch.len());
-    for submission in batch {
-        for Change(action) in &submission.changes {
-            applier.apply(action)?;
+    seat.write(|transaction| {
+        let mut applier = Applier::new(transaction)?;
+        let mut removed = Vec::with_capacity(batch.len());
+        for submission in batch {
+            for Change(action) in &submission.changes {
+                applier.apply(action)?;
+            }
+            removed.push(applier.take_removed());
         }
-        removed.push(applier.take_removed());
-    }
-    applier.finish()?;
-    transaction.commit().map_err(Error::index)?;
-    Ok(removed)
+        Ok((removed, applier.finish()?))
+    })
 }

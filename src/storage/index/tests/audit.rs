@@ -16,9 +16,9 @@ use super::super::tables::{
 };
 use crate::oci::Digest;
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn all(transaction: &ReadTransaction, table: Table) -> Rows {
+pub(super) fn all(transaction: &ReadTransaction, table: Table) -> Rows {
     let table = transaction.open_table(table).unwrap();
     let rows = table.iter().unwrap().map(|row| {
         let (key, value) = row.unwrap();

@@ -1,6 +1,7 @@
 //! The index on a real file: rows, what is derived from them, and the upgrade of an older one.
 
 mod audit;
+mod faults;
 mod model;
 
 use std::sync::Mutex;
@@ -76,7 +77,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let index = Index::open(&folder.path().join("index.redb"), false).unwrap();
+        let index = Index::open(folder.path(), false).unwrap();
         Self { index, folder }
     }
 
@@ -90,7 +91,7 @@ impl Scene {
         let Self { index, folder } = self;
         index.close();
         drop(index);
-        let index = Index::open(&folder.path().join("index.redb"), derive).unwrap();
+        let index = Index::open(folder.path(), derive).unwrap();
         Self { index, folder }
     }
 }
@@ -363,7 +364,7 @@ async fn an_older_index_gets_what_is_derived() {
         transaction.commit().unwrap();
     }
     let scene = Scene {
-        index: Index::open(&path, false).unwrap(),
+        index: Index::open(scene.folder.path(), false).unwrap(),
         folder: scene.folder,
     };
     audit(&scene.index);
