@@ -71,7 +71,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_index_loses_memory_loses() {
         let folder = tempfile::tempdir().unwrap();
-        let index = Arc::new(Index::open(folder.path(), false).unwrap());
+        let index = Arc::new(Index::open(folder.path(), false, None).unwrap());
         let repositories = Repositories::new(index.clone());
         let (repository, tag) = (Key::from("hub/a"), "latest".parse().unwrap());
         let layer = Digest::from_hash(Algorithm::Sha256, &[1; 32]).unwrap();

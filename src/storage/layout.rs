@@ -39,6 +39,10 @@ impl Layout {
         self.root.join(index::FILE)
     }
 
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.root.join(index::BALLAST)
+    }
+
     pub(super) fn journal(&self) -> PathBuf {
         self.root.join(index::JOURNAL)
     }

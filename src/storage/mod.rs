@@ -68,7 +68,7 @@ impl Storage {
         let layout = Arc::new(Layout::new(&config.data_dir));
         let lock = layout.prepare()?;
         let outdated = layout.is_outdated()?;
-        let index = Arc::new(Index::open(layout.root(), outdated)?);
+        let index = Arc::new(Index::open(layout.root(), outdated, config.max_size)?);
         if outdated {
             // Last: until then the older version, too, can open the folder.
             layout.mark()?;

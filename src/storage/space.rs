@@ -60,6 +60,7 @@ pub struct Space {
     root: PathBuf,
     index: PathBuf,
     journal: PathBuf,
+    ballast: PathBuf,
     state: Mutex<State>,
 }
 
@@ -71,6 +72,7 @@ impl Space {
             root: layout.root().to_owned(),
             index: layout.index(),
             journal: layout.journal(),
+            ballast: layout.ballast(),
             state: Mutex::default(),
         })
     }
@@ -79,7 +81,7 @@ impl Space {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the index takes up, with its journal.
+    /// What the index takes up, with its journal and its ballast.
     fn index_blocks(&self) -> u64 {
         let blocks = |file: std::fs::Metadata| file.blocks() * 512;
         let journal = std::fs::read_dir(&self.journal).into_iter().flatten();
@@ -87,7 +89,8 @@ impl Space {
             .flatten()
             .filter_map(|file| file.metadata().ok().map(blocks))
             .sum();
-        journal + std::fs::metadata(&self.index).map_or(0, blocks)
+        let files = [&self.index, &self.ballast].map(|path| std::fs::metadata(path).map_or(0, blocks));
+        journal + files.iter().sum::<u64>()
     }
 
     /// What the cap leaves for blobs and partial files.

@@ -31,12 +31,12 @@ impl Health {
 }
 
 /// Makes a backend each time that the database is opened. `true`: it may be new.
-pub(super) type Opener = Box<dyn Fn(bool) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+pub(super) type Opener = Arc<dyn Fn(bool) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
 
 /// Opens a file.
 pub(super) fn file(path: &Path) -> Opener {
     let path = path.to_owned();
-    Box::new(move |create| {
+    Arc::new(move |create| {
         let file = File::options()
             .read(true)
             .write(true)

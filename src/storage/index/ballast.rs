@@ -10,25 +10,34 @@ use std::time::{Duration, Instant};
 use rustix::fs::FallocateFlags;
 
 /// Its size in bytes: some hundred commits.
-const SIZE: u64 = 8 * 1024 * 1024;
+const MOST: u64 = 8 * 1024 * 1024;
+/// Less is no help.
+const LEAST: u64 = 1024 * 1024;
 
-/// It is made again when this much would be left beside it.
-const ENOUGH: u64 = 4 * SIZE;
+/// It is made again when so many times its size would be left beside it.
+const ENOUGH: u64 = 4;
+
+/// What of a cap on all that is kept may be ballast: one part in so many.
+const SHARE: u64 = 64;
 
 /// How often that is tried.
 const PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct Ballast {
     path: PathBuf,
+    /// In bytes; 0 is none.
+    size: u64,
     /// When making it was last tried; none while it is there.
     missing: Option<Instant>,
 }
 
 impl Ballast {
-    /// A ballast at `path`, which is made when there is room.
-    pub(super) fn new(path: &Path) -> Self {
+    /// A ballast at `path`, which is made when there is room. A small `cap` on all that is kept has none.
+    pub(super) fn new(path: &Path, cap: Option<u64>) -> Self {
+        let size = cap.map_or(MOST, |cap| (cap / SHARE).min(MOST));
         let mut ballast = Self {
             path: path.to_owned(),
+            size: if size < LEAST { 0 } else { size },
             missing: None,
         };
         ballast.make();
@@ -44,7 +53,7 @@ impl Ballast {
 
     /// Makes it again, if it is missing and there is room.
     pub(super) fn restore(&mut self) {
-        if self.missing.is_some_and(|since| since.elapsed() >= PAUSE) {
+        if self.size > 0 && self.missing.is_some_and(|since| since.elapsed() >= PAUSE) {
             self.make();
         }
     }
@@ -63,19 +72,23 @@ impl Ballast {
     }
 
     fn is_there(&self) -> io::Result<bool> {
-        if fs::metadata(&self.path).is_ok_and(|file| file.blocks() * 512 >= SIZE) {
+        let size = self.size;
+        if size == 0 {
+            return Ok(fs::remove_file(&self.path).is_ok());
+        }
+        if fs::metadata(&self.path).is_ok_and(|file| file.blocks() * 512 >= size) {
             return Ok(true);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let disk = rustix::fs::statvfs(folder)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < SIZE + ENOUGH {
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < size * (1 + ENOUGH) {
             return Ok(false);
         }
         let mut file = File::create(&self.path)?;
-        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE).is_err() {
+        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
             // Not every file system can; none compresses noise.
             let mut noise = vec![0; 1024 * 1024];
-            for _ in 0..SIZE / noise.len() as u64 {
+            for _ in 0..size.div_ceil(noise.len() as u64) {
                 fastrand::fill(&mut noise);
                 file.write_all(&noise)?;
             }
@@ -98,8 +111,8 @@ mod tests {
     fn it_holds_room_until_it_is_needed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ballast");
-        let mut ballast = Ballast::new(&path);
-        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= SIZE);
+        let mut ballast = Ballast::new(&path, None);
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= MOST);
         assert!(ballast.release());
         assert!(!path.exists());
         assert!(!ballast.release(), "it is gone");
@@ -108,5 +121,8 @@ mod tests {
         ballast.missing = Instant::now().checked_sub(PAUSE);
         ballast.restore();
         assert!(path.exists());
+        // A small cap is for blobs.
+        Ballast::new(&path, Some(LEAST));
+        assert!(!path.exists());
     }
 }

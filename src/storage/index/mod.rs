@@ -68,11 +68,11 @@ fn create(path: &Path) -> Result<(), Error> {
 
 impl Index {
     /// Opens or creates the index in `folder`. `derive`: an older version may have written to it since it was brought to
-    /// the present format, so what is derived is derived anew.
+    /// the present format, so what is derived is derived anew. `cap`, on all that is kept, bounds the ballast.
     ///
     /// # Errors
     /// `Damaged` when its file is not what it should be.
-    pub fn open(folder: &Path, derive: bool) -> Result<Self, Error> {
+    pub fn open(folder: &Path, derive: bool, cap: Option<u64>) -> Result<Self, Error> {
         let path = folder.join(FILE);
         if !path.exists() && Journal::is_there(&folder.join(JOURNAL)) {
             return Err(Error::Damaged("it is missing".to_owned()));
@@ -80,13 +80,18 @@ impl Index {
         if !path.exists() {
             create(&path)?;
         }
-        Self::over(backend::file(&path), folder, derive)
+        Self::over(backend::file(&path), folder, derive, cap)
     }
 
     /// The same over any backend, with journal and ballast in `folder`.
-    fn over(opener: backend::Opener, folder: &Path, derive: bool) -> Result<Self, Error> {
-        let mut ballast = Ballast::new(&folder.join(BALLAST));
-        let seat = Arc::new(Seat::open(opener)?);
+    fn over(opener: backend::Opener, folder: &Path, derive: bool, cap: Option<u64>) -> Result<Self, Error> {
+        let mut ballast = Ballast::new(&folder.join(BALLAST), cap);
+        let seat = match Seat::open(opener.clone()) {
+            // After a crash even opening writes.
+            Err(Error::Index(_)) if ballast.release() => Seat::open(opener),
+            seat => seat,
+        }?;
+        let seat = Arc::new(seat);
         let left = match upgrade::prepare(&seat, derive) {
             // Full, perhaps.
             Err(_) if ballast.release() => seat.renew().and_then(|()| upgrade::prepare(&seat, derive)),

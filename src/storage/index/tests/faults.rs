@@ -84,7 +84,7 @@ impl Disk {
 
     fn opener(&self) -> Opener {
         let disk = self.clone();
-        Box::new(move |_| {
+        Arc::new(move |_| {
             let disk = disk.clone();
             if disk.0.lock().unwrap().dead {
                 return Err(io::Error::other("no disk"));
@@ -225,7 +225,9 @@ fn rows(index: &Index) -> Rows {
 fn disk_with_index(fault: Fault) -> Disk {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::new(Vec::new(), Fault::None);
-    Index::over(disk.opener(), folder.path(), false).unwrap().close();
+    Index::over(disk.opener(), folder.path(), false, None)
+        .unwrap()
+        .close();
     let bytes = disk.0.lock().unwrap().live.clone();
     Disk::new(bytes, fault)
 }
@@ -234,7 +236,7 @@ fn disk_with_index(fault: Fault) -> Disk {
 async fn perfect() -> (Vec<Rows>, Disk) {
     let folder = tempfile::tempdir().unwrap();
     let disk = disk_with_index(Fault::None);
-    let index = Index::over(disk.opener(), folder.path(), false).unwrap();
+    let index = Index::over(disk.opener(), folder.path(), false, None).unwrap();
     let mut states = vec![rows(&index)];
     for changes in load() {
         index.commit(changes).await.unwrap();
@@ -253,7 +255,7 @@ async fn whatever_sync_is_the_last_one_what_was_durable_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let disk = disk_with_index(Fault::Dead(last));
         let (mut durable, mut tried) = (0, 0);
-        if let Ok(index) = Index::over(disk.opener(), folder.path(), false) {
+        if let Ok(index) = Index::over(disk.opener(), folder.path(), false, None) {
             for changes in load() {
                 tried += 1;
                 if index.commit(changes).await.is_err() {
@@ -265,7 +267,7 @@ async fn whatever_sync_is_the_last_one_what_was_durable_is_there() {
         }
         for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Half] {
             let left = Disk::new(disk.after_crash(unsynced), Fault::None);
-            let index = Index::over(left.opener(), folder.path(), false);
+            let index = Index::over(left.opener(), folder.path(), false, None);
             let index = index.unwrap_or_else(|error| panic!("sync {last}, {unsynced:?}: {error}"));
             audit(&index);
             let found = rows(&index);
@@ -286,7 +288,7 @@ async fn whatever_write_finds_the_disk_full_nothing_is_lost() {
     for full in 0..writes {
         let folder = tempfile::tempdir().unwrap();
         let disk = disk_with_index(Fault::FullOnce(full));
-        let Ok(index) = Index::over(disk.opener(), folder.path(), false) else {
+        let Ok(index) = Index::over(disk.opener(), folder.path(), false, None) else {
             // A start that finds no room at all says so.
             assert!(full < 20, "write {full}");
             continue;
@@ -310,7 +312,7 @@ async fn a_full_disk_fails_who_waits_and_keeps_the_rest_until_there_is_room() {
     for full in [writes / 3, writes / 2] {
         let folder = tempfile::tempdir().unwrap();
         let disk = disk_with_index(Fault::Full(full));
-        let index = Index::over(disk.opener(), folder.path(), false).unwrap();
+        let index = Index::over(disk.opener(), folder.path(), false, None).unwrap();
         let mut done = 0;
         for changes in load() {
             if index.commit(changes).await.is_err() {

@@ -77,7 +77,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let index = Index::open(folder.path(), false).unwrap();
+        let index = Index::open(folder.path(), false, None).unwrap();
         Self { index, folder }
     }
 
@@ -91,7 +91,7 @@ impl Scene {
         let Self { index, folder } = self;
         index.close();
         drop(index);
-        let index = Index::open(folder.path(), derive).unwrap();
+        let index = Index::open(folder.path(), derive, None).unwrap();
         Self { index, folder }
     }
 }
@@ -364,7 +364,7 @@ async fn an_older_index_gets_what_is_derived() {
         transaction.commit().unwrap();
     }
     let scene = Scene {
-        index: Index::open(scene.folder.path(), false).unwrap(),
+        index: Index::open(scene.folder.path(), false, None).unwrap(),
         folder: scene.folder,
     };
     audit(&scene.index);
