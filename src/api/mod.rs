@@ -9,6 +9,8 @@ mod body;
 mod deadline;
 mod distribution;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod multipart;
 mod query;

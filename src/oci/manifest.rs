@@ -112,6 +112,9 @@ impl Manifest {
             // A bare `{}` of a proxy or a portal is no manifest because it is JSON.
             (_, None) => return Err(ManifestError::Malformed("no media type".to_owned())),
         };
+        if media_type.is_schema1() {
+            return Err(ManifestError::Schema1);
+        }
         let artifact_type = document
             .artifact_type
             .filter(|t| !t.is_empty())
@@ -194,6 +197,8 @@ mod tests {
             Manifest::parse(b"{}", Some(&jws)).unwrap_err(),
             ManifestError::Schema1
         );
+        let own = br#"{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}"#;
+        assert_eq!(Manifest::parse(own, None).unwrap_err(), ManifestError::Schema1);
     }
 
     #[test]
