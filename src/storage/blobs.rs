@@ -19,6 +19,7 @@ use super::layout::{Layout, sync_folder};
 use super::partial::{Interrupted, Partials};
 use super::quarantine::Quarantine;
 use super::space::{Reservation, Space, allocated};
+use super::steps;
 use super::through::Refetch;
 
 /// Blobs kept open at a time: each costs a descriptor and a mapping.
@@ -197,7 +198,19 @@ impl Blobs {
             size,
             stored_at: Timestamp::now(),
         };
-        self.index.commit(vec![Change::put_blob(digest, &row)]).await?;
+        steps::before("publish: commit");
+        if let Err(error) = self.index.commit(vec![Change::put_blob(digest, &row)]).await {
+            let wanted = *digest;
+            // The disk may be full: then the file, too, is in the way. Unless its row is there after all.
+            if let Ok(None) = self.index.read(move |index| index.blob(&wanted)).await {
+                let path = self.yard.layout.blob(digest);
+                let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path)));
+                if removed.await.is_ok() {
+                    drop(self.yard.space.reclaim(allocated(size)));
+                }
+                return Err(error);
+            }
+        }
         self.quarantine.release(digest);
         Ok(())
     }
@@ -253,6 +266,7 @@ impl Blobs {
                 .iter()
                 .map(|(holder, link)| Change::put_link(holder, digest, link)),
         );
+        steps::before("remove: commit");
         self.index.commit(changes).await?;
         let opened = self.open.remove(digest).and_then(|slot| slot.inner().take());
         if self.index.read(move |index| index.blob(&wanted)).await?.is_some() {
@@ -262,12 +276,16 @@ impl Blobs {
         let layout = self.yard.layout.clone();
         blocking(move || {
             let path = layout.blob(&wanted);
+            steps::before("remove: unlink");
             let gone = match fate {
                 Fate::Unlinked | Fate::Lost => fs::remove_file(&path),
                 Fate::Quarantined => fs::rename(&path, layout.quarantined(&wanted)),
             };
             match gone {
-                Ok(()) => sync_folder(&layout.blob_folder(&wanted)),
+                Ok(()) => {
+                    steps::before("remove: sync folder");
+                    sync_folder(&layout.blob_folder(&wanted))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(Error::at(&path)(error)),
             }

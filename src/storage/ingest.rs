@@ -23,6 +23,7 @@ use super::hasher::Hasher;
 use super::layout::{Layout, sync_folder};
 use super::partial::{self, Partial, Partials, Record};
 use super::space::{NoRoom, Reservation, Space};
+use super::steps;
 use super::through::Refetch;
 use super::window::{Foothold, WINDOW, Window};
 
@@ -396,9 +397,11 @@ impl Ingest {
         let size = self.verify()?;
         let folder = self.yard.layout.ready_blob_folder(&self.digest)?;
         let target = self.yard.layout.blob(&self.digest);
+        steps::before("publish: sync");
         if let Some(file) = &self.growing.file {
             file.sync_all().map_err(Error::at(&self.path))?;
         }
+        steps::before("publish: rename");
         fs::rename(&self.path, &target).map_err(Error::at(&target))?;
         self.destination = Destination::Published;
         partial::remove(&self.path);
@@ -406,6 +409,7 @@ impl Ingest {
             room.settle(size);
             room.keep();
         }
+        steps::before("publish: sync folder");
         sync_folder(&folder)
     }
 

@@ -19,6 +19,7 @@ mod quarantine;
 mod reader;
 mod rebuild;
 mod space;
+mod steps;
 mod tail;
 #[cfg(test)]
 mod tests;

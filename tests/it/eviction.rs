@@ -20,7 +20,7 @@ async fn capped() -> (Upstream, Daemon) {
 }
 
 /// Allocated bytes below a folder.
-fn blocks(folder: &Path) -> u64 {
+pub fn blocks(folder: &Path) -> u64 {
     let mut sum = 0;
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;

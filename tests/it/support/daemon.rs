@@ -240,10 +240,22 @@ impl Daemon {
         self.run().await;
     }
 
+    /// Starts it again after it has ended.
+    pub async fn run_again(&mut self) {
+        self.run().await;
+    }
+
     /// Starts it again, with more arguments of `serve` from here on.
     pub async fn restart_with(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.restart().await;
+    }
+
+    /// Sets an environment variable for the next start, or takes it away.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment
+            .extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
     /// Starts it again where it is expected not to come up: gives its exit status.
