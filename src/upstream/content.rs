@@ -26,7 +26,7 @@ pub struct FetchedManifest {
     pub bytes: Bytes,
     /// The `Content-Type`, if there was one. Not judged: HTML with a 200 gets as far as this.
     pub media_type: Option<MediaType>,
-    /// The digest of the bytes: of the algorithm that was asked for, else SHA-256.
+    /// The digest of the bytes: as it was asked for, else as the upstream told, else by SHA-256.
     pub digest: Digest,
 }
 
@@ -82,7 +82,9 @@ impl Upstream {
                 return Err(self.transport.error(reply.host(), ErrorKind::Protocol, message));
             }
         }
+        // As HEAD will name it too: by another algorithm it would look moved.
         let digest = asked
+            .or(told)
             .or_else(|| digest_of(Algorithm::Sha256, &bytes))
             .ok_or_else(|| {
                 self.transport

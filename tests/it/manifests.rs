@@ -386,13 +386,30 @@ async fn sha512_names_content_too() {
         }
         assert_eq!(upstream.blob_gets(&part.digest), 1);
     }
-    // By tag it may be named by either algorithm, and the name that is told works.
-    let by_tag = get(daemon.manifest_url(APP, "1")).await;
-    let told = by_tag.header("docker-content-digest").to_owned();
-    let bytes = image.root().bytes;
-    assert!(told == sha256(&bytes) || told == sha512(&bytes), "{told}");
-    assert_eq!(by_tag.ok(), bytes);
-    assert_eq!(get(daemon.manifest_url(APP, &told)).await.ok(), bytes);
+}
+
+#[tokio::test]
+async fn a_tag_is_named_by_the_algorithm_of_its_upstream() {
+    let upstream = Upstream::start().await;
+    let daemon = Daemon::over(&upstream)
+        .setting("cache.tag_ttl", "\"0s\"")
+        .start()
+        .await;
+    let image = Image::simple(1, 3000).sha512();
+    upstream.put("library/app", "1", &image);
+    for _ in 0..2 {
+        assert_manifest(&get(daemon.manifest_url(APP, "1")).await, &image, false);
+    }
+    assert_eq!(upstream.manifest_gets(), 1, "{:#?}", upstream.summary());
+    // Nothing told: the usual one.
+    upstream.behave();
+    upstream.put("library/app", "2", &image);
+    upstream.always(manifests(), serve().without("docker-content-digest"));
+    let answer = get(daemon.manifest_url(APP, "2")).await;
+    assert_eq!(
+        answer.header("docker-content-digest"),
+        sha256(&image.root().bytes)
+    );
 }
 
 #[tokio::test]
