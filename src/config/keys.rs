@@ -39,6 +39,7 @@ pub(super) const TAG_RULE: &[&str] = &[
 pub(super) const UPSTREAM: &[&str] = &[
     "enabled",
     "url",
+    "mirrors",
     "hosts",
     "username",
     "password",

@@ -198,7 +198,10 @@ impl Entry {
     }
 
     /// A list of strings, each through `parse`; a variable separates them by commas.
-    pub(super) fn list(&self, parse: impl Fn(&str) -> Result<String, String>) -> Result<Vec<String>, String> {
+    pub(super) fn list<T: PartialEq>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
         let items: Vec<&str> = match &self.raw {
             Raw::Text(text) => text
                 .split(',')
@@ -218,8 +221,8 @@ impl Entry {
         let mut reasons = Vec::new();
         for item in items {
             match parse(item) {
-                Ok(item) if list.contains(&item) => reasons.push(format!("`{item}` is listed twice")),
-                Ok(item) => list.push(item),
+                Ok(read) if list.contains(&read) => reasons.push(format!("`{item}` is listed twice")),
+                Ok(read) => list.push(read),
                 Err(reason) => reasons.push(reason),
             }
         }

@@ -66,6 +66,8 @@ pub struct UpstreamConfig {
     pub prefix: String,
     /// The registry, http or https; `/v2/` comes after its path.
     pub url: Url,
+    /// Where content that is named by its digest is asked for when `url` cannot serve it, in this order.
+    pub mirrors: Vec<Url>,
     /// Hosts (lower case, with a port if any) that mean this upstream in `ns` and in paths.
     pub hosts: Vec<String>,
     /// Our login there, if any.
@@ -234,6 +236,7 @@ fn read_one(
             format!("is required, like \"https://registry.example.com\"{hint}"),
         );
     }
+    let mirrors = reader.take("mirrors", |entry| entry.list(value::http_url));
     let hosts = reader.take_entry("hosts", |entry| entry.list(value::host));
     let (hosts, hosts_from) = match (hosts, builtin, &url) {
         (Some((hosts, origin)), _, _) => (hosts, Some(origin)),
@@ -288,6 +291,7 @@ fn read_one(
     let config = url.map(|url| UpstreamConfig {
         prefix: prefix.clone(),
         url,
+        mirrors: mirrors.unwrap_or_default(),
         hosts: hosts.clone(),
         credentials,
         realms,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::{Error, ErrorKind, Failure};
+use super::mirrors::Standing;
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::transport::Transport;
@@ -18,8 +19,11 @@ pub struct BlobBody {
     pub size: Option<u64>,
     /// The host that sends the bytes, for the log: the registry's, or its CDN's.
     pub host: String,
+    /// Whether it comes from a mirror.
+    pub is_mirrored: bool,
     reply: Reply,
     transport: Arc<Transport>,
+    standing: Arc<Standing>,
     /// What is still to come, if the upstream told.
     left: Option<u64>,
 }
@@ -37,6 +41,8 @@ impl std::fmt::Debug for BlobBody {
 impl BlobBody {
     pub(super) fn new(
         transport: Arc<Transport>,
+        standing: Arc<Standing>,
+        is_mirrored: bool,
         reply: Reply,
         offset: u64,
         size: Option<u64>,
@@ -46,8 +52,10 @@ impl BlobBody {
             offset,
             size,
             host: reply.host().to_owned(),
+            is_mirrored,
             reply,
             transport,
+            standing,
             left,
         }
     }
@@ -58,6 +66,19 @@ impl BlobBody {
     /// `Unavailable` when the connection breaks, or nothing comes for the idle time-out: another [`super::Upstream::blob`]
     /// from where this one stopped may go on. `Protocol` when more comes than was announced.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let chunk = self.next_chunk().await;
+        if chunk.is_err() {
+            self.avoid();
+        }
+        chunk
+    }
+
+    /// The endpoint that sends this is asked last for a while: what lacks may come from another.
+    pub fn avoid(&self) {
+        self.standing.avoid();
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let chunk = self.reply.chunk().await.map_err(|error| {
                 let (kind, message) = error.explain();

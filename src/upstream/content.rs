@@ -42,9 +42,8 @@ pub struct ManifestHead {
 }
 
 impl Upstream {
-    /// Fetches a manifest of at most [`MAX_MANIFEST_SIZE`] bytes, with the whole `Accept` list whatever a client
-    /// sent. Verified against the digest that was asked for and the one that the upstream told.
-    pub async fn manifest(
+    /// [`Upstream::manifest`], of this endpoint.
+    pub(super) async fn own_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
@@ -114,12 +113,8 @@ impl Upstream {
         })
     }
 
-    /// Starts a download from `offset` on, up to `end` (exclusive) if there is one. The body says where it really
-    /// starts: upstreams may ignore ranges.
-    ///
-    /// # Errors
-    /// `RangeNotSatisfiable` when the blob has no byte at `offset`; `Protocol` when another range comes.
-    pub async fn blob(
+    /// [`Upstream::blob`], of this endpoint.
+    pub(super) async fn own_blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -137,7 +132,7 @@ impl Upstream {
         let reply = answer.reply;
         let length = reply.content_length();
         match (reply.status().as_u16(), content_range(&reply)) {
-            (200, _) => Ok(BlobBody::new(self.transport.clone(), reply, 0, length, length)),
+            (200, _) => Ok(self.body(reply, 0, length, length)),
             (
                 206,
                 Some(ContentRange {
@@ -149,7 +144,7 @@ impl Upstream {
                 && length.is_none_or(|length| length == span.len()) =>
             {
                 let left = Some(span.len());
-                Ok(BlobBody::new(self.transport.clone(), reply, offset, size, left))
+                Ok(self.body(reply, offset, size, left))
             }
             (206, told) => {
                 let message = format!("asked for the blob from byte {offset} on, it sends {told:?}");
@@ -165,6 +160,11 @@ impl Upstream {
             }
             _ => Err(self.failure(&call, Answer { reply, ..answer }).await),
         }
+    }
+
+    fn body(&self, reply: Reply, offset: u64, size: Option<u64>, left: Option<u64>) -> BlobBody {
+        let (transport, standing) = (self.transport.clone(), self.standing.clone());
+        BlobBody::new(transport, standing, self.is_mirror, reply, offset, size, left)
     }
 
     /// Proof that this repository serves the blob with our credentials, and its size if the upstream tells it. Asks

@@ -10,6 +10,7 @@ mod content;
 mod error;
 mod guard;
 mod lists;
+mod mirrors;
 mod observer;
 mod realm;
 mod reply;
@@ -28,6 +29,7 @@ pub use lists::TagsPage;
 pub use observer::{Observer, RequestKind, StatusLabel};
 
 use authorization::Authorizer;
+use mirrors::Standing;
 use token::Tokens;
 use transport::{Transport, Tuning};
 
@@ -47,6 +49,9 @@ pub struct Upstream {
     config: UpstreamConfig,
     transport: Arc<Transport>,
     authorizer: Authorizer,
+    mirrors: Vec<Arc<Self>>,
+    is_mirror: bool,
+    standing: Arc<Standing>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -65,10 +70,33 @@ impl Upstream {
         Self::tuned(config, observer, &Tuning::default())
     }
 
+    /// The registry with its mirrors, each an endpoint with connections and tokens of its own.
     fn tuned(
         config: UpstreamConfig,
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
+    ) -> Result<Arc<Self>, Error> {
+        let mirrors = config.mirrors.iter().map(|url| {
+            // Our login is for the registry.
+            let config = UpstreamConfig {
+                url: url.clone(),
+                mirrors: Vec::new(),
+                credentials: None,
+                realms: Vec::new(),
+                ..config.clone()
+            };
+            Self::one(config, observer.clone(), tuning, Vec::new(), true)
+        });
+        let mirrors = mirrors.collect::<Result<_, _>>()?;
+        Self::one(config, observer, tuning, mirrors, false)
+    }
+
+    fn one(
+        config: UpstreamConfig,
+        observer: Arc<dyn Observer>,
+        tuning: &Tuning,
+        mirrors: Vec<Arc<Self>>,
+        is_mirror: bool,
     ) -> Result<Arc<Self>, Error> {
         let transport = Arc::new(Transport::new(&config, observer, tuning)?);
         let tokens = Arc::new(Tokens::new(&config, transport.clone())?);
@@ -77,6 +105,9 @@ impl Upstream {
             config,
             transport,
             authorizer,
+            mirrors,
+            is_mirror,
+            standing: Arc::default(),
         }))
     }
 

@@ -24,6 +24,7 @@ mod layers;
 mod maintenance;
 mod malformed;
 mod manifests;
+mod mirrors;
 mod model;
 mod multirange;
 mod names;

@@ -147,6 +147,12 @@ impl Job {
         };
         match (ingest.size(), told) {
             (Some(known), Some(told)) if known != told => {
+                if let Some(body) = body.filter(|body| body.is_mirrored) {
+                    // A mirror's word against what was said before: the registry's counts.
+                    self.warn(&body, "a mirror announced another size than was known");
+                    body.avoid();
+                    return Ok(None);
+                }
                 let message = format!("continuing a blob of {known} bytes, the upstream now says {told}");
                 return Err(End::Lie(Error::upstream(
                     ErrorKind::UpstreamFailed,

@@ -118,10 +118,18 @@ impl Job {
             self.warn(&body, "the upstream announced another size than before");
             drop_discarding(ingest, "the upstream's blob has another size");
         }
-        let body = self.ask(0, None).await?;
-        if let (Some(expected), Some(size)) = (self.expected, body.size)
-            && expected != size
-        {
+        let mut body = self.ask(0, None).await?;
+        let is_wrong = |body: &BlobBody| {
+            self.expected
+                .zip(body.size)
+                .filter(|(expected, size)| expected != size)
+        };
+        if body.is_mirrored && is_wrong(&body).is_some() {
+            self.warn(&body, "a mirror announced a blob of the wrong size");
+            self.place.upstream.distrust_mirrors();
+            body = self.ask(0, None).await?;
+        }
+        if let Some((expected, size)) = is_wrong(&body) {
             self.warn(&body, "the upstream announced a blob of the wrong size");
             let message = format!("the upstream sent {size} bytes where its manifest says {expected}");
             return Err(Error::upstream(ErrorKind::UpstreamFailed, &self.place, message));
@@ -234,6 +242,7 @@ impl Job {
             Err(End::Storage(
                 error @ (storage::Error::WrongDigest { .. } | storage::Error::WrongSize { .. }),
             )) => {
+                self.place.upstream.distrust_mirrors();
                 drop_discarding(ingest, &error.to_string());
                 return Err(Ended::Failed(error.into()));
             }
