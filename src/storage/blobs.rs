@@ -201,14 +201,20 @@ impl Blobs {
         steps::before("publish: commit");
         if let Err(error) = self.index.commit(vec![Change::put_blob(digest, &row)]).await {
             let wanted = *digest;
-            // The disk may be full: then the file, too, is in the way. Unless its row is there after all.
-            if let Ok(None) = self.index.read(move |index| index.blob(&wanted)).await {
-                let path = self.yard.layout.blob(digest);
-                let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path)));
-                if removed.await.is_ok() {
-                    drop(self.yard.space.reclaim(allocated(size)));
+            match self.index.read(move |index| index.blob(&wanted)).await {
+                // It is there after all.
+                Ok(Some(_)) => {}
+                // The disk may be full: then the file, too, is in the way.
+                Ok(None) => {
+                    let path = self.yard.layout.blob(digest);
+                    let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path)));
+                    if removed.await.is_ok() {
+                        drop(self.yard.space.reclaim(allocated(size)));
+                    }
+                    return Err(error);
                 }
-                return Err(error);
+                // Nobody knows: the next start looks.
+                Err(_) => return Err(error),
             }
         }
         self.quarantine.release(digest);

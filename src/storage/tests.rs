@@ -331,3 +331,27 @@ async fn a_removed_blob_gives_its_room_back_when_its_last_reader_has_gone() {
     drop(reader);
     assert_eq!(storage.blobs.space().usage().used, 0);
 }
+
+#[tokio::test]
+async fn without_its_row_no_file_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    let mut ingest = ingest(&storage, digest, Some(5000));
+    ingest.append(&bytes).unwrap();
+    ingest.verify().unwrap();
+    let mut reader = BlobReader::Growing(ingest.growing().tail());
+    // From here on nothing can be committed.
+    storage.index.close();
+    assert!(storage.blobs.publish(ingest, &digest, 5000).await.is_err());
+    let file = storage.blobs.yard.layout.blob(&digest);
+    assert!(!file.exists());
+    assert_eq!(partials(root.path()), 0);
+    assert_eq!(
+        read_all(&mut reader, true).await.unwrap(),
+        bytes,
+        "who was there reads on"
+    );
+    drop(reader);
+    assert_eq!(storage.blobs.space().usage().used, 0);
+}
