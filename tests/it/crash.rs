@@ -143,7 +143,7 @@ async fn killed_between_any_two_steps() {
 }
 
 /// Holds every row against its file; gives the number of blobs.
-async fn audit(daemon: &Daemon) -> u64 {
+pub async fn audit(daemon: &Daemon) -> u64 {
     let folder = daemon.data_dir();
     let audited = tokio::task::spawn_blocking(move || {
         let storage =
@@ -155,11 +155,13 @@ async fn audit(daemon: &Daemon) -> u64 {
             after = Some(*last);
             for (digest, row) in rows {
                 let hex = digest.hex();
-                let path = folder.join("blobs/sha256").join(&hex[..2]).join(&hex);
+                let algorithm = digest.algorithm().name();
+                let path = folder.join("blobs").join(algorithm).join(&hex[..2]).join(&hex);
                 let bytes =
                     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 assert_eq!(bytes.len() as u64, row.size);
-                assert_eq!(sha256(&bytes), digest.to_string());
+                let hash = if algorithm == "sha512" { sha512 } else { sha256 };
+                assert_eq!(hash(&bytes), digest.to_string());
                 count += 1;
                 blocks += row.size.next_multiple_of(4096);
             }
