@@ -24,6 +24,10 @@ use super::window::{Foothold, Window};
 /// A reader this close to bytes that are on their way waits for them; further ahead it gets a request of its own.
 pub const NEAR: u64 = 1024 * 1024;
 
+/// Bytes written at a time. For more the kernel takes the page cache's memory in large blocks, and those a virtual machine may
+/// have given back to its host: getting them again costs more than the write (a quarter of a cold pull's CPU, measured).
+const MOST_WRITTEN: usize = 64 * 1024;
+
 /// How far an ingest has come.
 #[derive(Default)]
 pub(super) struct Progress {
@@ -245,7 +249,11 @@ impl Growing {
         let Some(file) = &self.file else {
             return Err(io::ErrorKind::StorageFull.into());
         };
-        file.write_all_at(bytes, position)?;
+        let mut at = position;
+        for part in bytes.chunks(MOST_WRITTEN) {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
         self.progress.send_modify(|progress| {
             progress.extents.insert(position, position + bytes.len() as u64);
         });
