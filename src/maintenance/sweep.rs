@@ -109,6 +109,7 @@ impl Sweep {
                 progress.at(done, total, Unit::Items);
             }
         }
+        storage.blobs.release_healed().await?;
         Ok(swept)
     }
 }

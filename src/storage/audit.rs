@@ -96,6 +96,17 @@ impl Blobs {
         self.quarantine.list()
     }
 
+    /// Removes rotten files whose blob is here again: a crash may have come between the two.
+    pub async fn release_healed(&self) -> Result<(), Error> {
+        for digest in self.quarantine.list() {
+            let _claim = self.claims.claim(&digest).await;
+            if self.index.read(move |index| index.blob(&digest)).await?.is_some() {
+                self.quarantine.release(&digest);
+            }
+        }
+        Ok(())
+    }
+
     /// Of the blobs after `after` in the order of digests, `most` at the most: those whose file is missing or short, how
     /// many were looked at, and where to go on; `None` at the end.
     pub async fn lost_after(&self, after: Option<Digest>, most: usize) -> Result<Looked, Error> {

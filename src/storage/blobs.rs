@@ -217,6 +217,7 @@ impl Blobs {
                 Err(_) => return Err(error),
             }
         }
+        steps::before("publish: release");
         self.quarantine.release(digest);
         Ok(())
     }

@@ -404,6 +404,7 @@ impl Ingest {
         steps::before("publish: rename");
         fs::rename(&self.path, &target).map_err(Error::at(&target))?;
         self.destination = Destination::Published;
+        steps::before("publish: drop record");
         partial::remove(&self.path);
         if let Some(mut room) = self.take_room() {
             room.settle(size);

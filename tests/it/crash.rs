@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use wharfinger::config::StorageConfig;
 use wharfinger::storage::Storage;
 
-use crate::admin::{asked, run};
-use crate::eviction::blocks;
-use crate::scene::{NAME, REPO, Scene};
+use crate::scene::{NAME, REPO};
 use crate::support::prelude::*;
 
 const MIB: usize = 1 << 20;
@@ -65,80 +63,6 @@ async fn client(daemon: Arc<[String; 2]>, images: Arc<Vec<Image>>, seed: u64, se
             assert!(answer.body == expected, "a short body that ended cleanly");
             seen.fetch_add(answer.body.len() as u64, Ordering::Relaxed);
         }
-    }
-}
-
-/// Steps at which the daemon ends itself.
-const PUBLISHING: [&str; 4] = [
-    "publish: sync",
-    "publish: rename",
-    "publish: sync folder",
-    "publish: commit",
-];
-const REMOVING: [&str; 3] = ["remove: commit", "remove: unlink", "remove: sync folder"];
-const DIE: &str = "WHARFINGER_DIE_BEFORE";
-
-/// Room that the daemon counts, against the blocks that its files take up.
-async fn assert_room(scene: &Scene) {
-    let agree = async {
-        loop {
-            let counted = asked(&scene.daemon, &["status"]).await["room"]["used"].clone();
-            let blocks: u64 = ["blobs", "partial", "quarantine"]
-                .iter()
-                .map(|folder| blocks(&scene.daemon.data_dir().join(folder)))
-                .sum();
-            if counted == blocks {
-                return;
-            }
-        }
-    };
-    soon("room and files to agree", agree).await;
-}
-
-async fn pull_all(scene: &Scene, image: &Image) {
-    for layer in image.layers() {
-        assert!(get(scene.daemon.blob_url(NAME, &layer.digest)).await.ok() == layer.bytes);
-    }
-    scene.metric("wharfinger_fills_running 0").await;
-}
-
-#[tokio::test]
-async fn killed_between_any_two_steps() {
-    for step in PUBLISHING.into_iter().chain(REMOVING) {
-        let mut scene = Scene::start().await;
-        let image = Image::new().layer(random(1, MIB)).layer(random(2, MIB));
-        scene.upstream.put(REPO, "1", &image);
-        get(scene.daemon.manifest_url(NAME, "1")).await.ok();
-        let removing = REMOVING.contains(&step);
-        if removing {
-            pull_all(&scene, &image).await;
-        }
-        scene.daemon.stop().await;
-        scene.daemon.set_env(DIE, Some(step));
-        scene.daemon.run_again().await;
-        if removing {
-            run(&scene.daemon, &["evict", "2MiB"]).await;
-        } else {
-            // The answer may be whole before the process ends.
-            try_get(&scene.daemon.blob_url(NAME, &image.layer_digest(0)), &[]).await;
-        }
-        let status = scene.daemon.exited().await;
-        assert_eq!(status.code(), None, "{step}: it was to end itself");
-        audit(&scene.daemon).await;
-
-        scene.daemon.set_env(DIE, None);
-        scene.daemon.run_again().await;
-        // What lies there without a row is taken in or removed behind the start: asked for, it has been.
-        run(&scene.daemon, &["sweep"]).await.text();
-        assert_room(&scene).await;
-        get(scene.daemon.manifest_url(NAME, "1")).await.ok();
-        pull_all(&scene, &image).await;
-        assert_room(&scene).await;
-        scene.upstream.refuse().await;
-        scene.daemon.restart().await;
-        pull_all(&scene, &image).await;
-        scene.daemon.stop().await;
-        assert_eq!(audit(&scene.daemon).await, 2, "{step}");
     }
 }
 

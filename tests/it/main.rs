@@ -40,6 +40,7 @@ mod resume;
 mod scene;
 mod sparse;
 mod stale;
+mod steps;
 mod support;
 mod support_tests;
 mod tag_rules;

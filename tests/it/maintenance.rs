@@ -19,7 +19,7 @@ use crate::support::prelude::*;
 const MIB: usize = 1 << 20;
 
 /// Flips a bit in the middle of a file.
-fn rot(path: &Path) {
+pub fn rot(path: &Path) {
     let file = File::options().read(true).write(true).open(path).expect("a file");
     let middle = file.metadata().expect("its size").len() / 2;
     let mut byte = [0];
