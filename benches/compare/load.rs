@@ -18,7 +18,21 @@ pub(crate) async fn repeat(
     total: u64,
     expected: u64,
 ) -> Result<Duration> {
-    let request: Arc<[u8]> = client::get(address, path).into();
+    let gets = [(path.to_owned(), expected)];
+    each(address, &gets, connections, total).await
+}
+
+/// The same over several paths in turn, each with the length of its answer.
+pub(crate) async fn each(
+    address: SocketAddr,
+    gets: &[(String, u64)],
+    connections: usize,
+    total: u64,
+) -> Result<Duration> {
+    let requests: Arc<[(Vec<u8>, u64)]> = gets
+        .iter()
+        .map(|(path, expected)| (client::get(address, path), *expected))
+        .collect();
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
         open.push(Connection::open(address).await?);
@@ -27,18 +41,23 @@ pub(crate) async fn repeat(
     let start = Instant::now();
     let mut tasks = Vec::with_capacity(connections);
     for mut connection in open {
-        let (request, sent) = (Arc::clone(&request), Arc::clone(&sent));
+        let (requests, sent) = (Arc::clone(&requests), Arc::clone(&sent));
         tasks.push(tokio::spawn(async move {
-            while sent.fetch_add(1, Ordering::Relaxed) < total {
-                connection.fetch(&request, expected).await?;
+            loop {
+                let number = sent.fetch_add(1, Ordering::Relaxed);
+                if number >= total {
+                    return anyhow::Ok(());
+                }
+                let (request, expected) = &requests[number as usize % requests.len()];
+                connection.fetch(request, *expected).await?;
             }
-            anyhow::Ok(())
         }));
     }
     for task in tasks {
-        task.await
-            .context("a client")?
-            .with_context(|| format!("GET {path}"))?;
+        task.await.context("a client")?.with_context(|| match gets {
+            [(path, _)] => format!("GET {path}"),
+            several => format!("one of {} GETs", several.len()),
+        })?;
     }
     Ok(start.elapsed())
 }

@@ -15,6 +15,7 @@ mod process;
 mod pull;
 mod report;
 mod scenarios;
+mod stock;
 mod upstream;
 
 use std::io::Write as _;

@@ -17,6 +17,8 @@ pub(crate) enum Scenario {
     Herd,
     /// Anonymous memory under 200 concurrent blob streams.
     Memory,
+    /// A folder with a million blobs against an empty one: starts, warm answers, eviction.
+    Index,
 }
 
 /// Measures the daemon against docker-registry and nginx on this machine.

@@ -9,6 +9,11 @@ use anyhow::{Result, ensure};
 use super::{Contestant, Ground, Launch, OURS};
 use crate::process::Ready;
 
+/// The file in a server's folder that configures the daemon.
+pub(crate) const CONFIGURATION: &str = "wharfinger.toml";
+/// Where in a server's folder the daemon keeps its data.
+pub(crate) const DATA: &str = "data";
+
 /// The executable to measure.
 pub(crate) struct Daemon(pub(crate) PathBuf);
 
@@ -19,10 +24,10 @@ impl Contestant for Daemon {
 
     fn launch(&self, ground: &Ground<'_>) -> Result<Launch> {
         ensure!(self.0.is_file(), "{} does not exist", self.0.display());
-        let file = ground.folder.join("wharfinger.toml");
+        let file = ground.folder.join(CONFIGURATION);
         let configuration = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n\n[storage]\ndata_dir = \"{}\"\n\n[upstream.docker-hub]\nurl = \"http://{}\"\n",
-            ground.folder.join("data").display(),
+            ground.folder.join(DATA).display(),
             ground.upstream.address,
         );
         fs::write(&file, configuration)?;

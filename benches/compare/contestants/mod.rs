@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-pub(crate) use self::daemon::Daemon;
+pub(crate) use self::daemon::{CONFIGURATION, DATA, Daemon};
 pub(crate) use self::distribution::{Plain, Proxy};
 pub(crate) use self::nginx::{Caching, Static};
 use crate::client::{self, Connection};
@@ -42,7 +42,7 @@ pub(crate) trait Contestant: Send + Sync {
 
 /// What a launch may use.
 pub(crate) struct Ground<'a> {
-    /// An empty folder of its own.
+    /// A folder of its own.
     pub(crate) folder: &'a Path,
     /// A free loopback port.
     pub(crate) address: SocketAddr,
@@ -89,6 +89,17 @@ pub(crate) fn caches(options: &Options) -> Vec<Box<dyn Contestant>> {
     ]
 }
 
+/// An empty folder.
+pub(crate) fn scratch(options: &Options) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("compare-").disable_cleanup(options.keep);
+    match &options.scratch {
+        Some(parent) => builder.tempdir_in(parent),
+        None => builder.tempdir(),
+    }
+    .context("a temporary folder")
+}
+
 impl Server {
     /// Starts a contestant in a fresh folder in front of `upstream`.
     pub(crate) async fn start(
@@ -96,14 +107,25 @@ impl Server {
         upstream: &Upstream,
         options: &Options,
     ) -> Result<Self> {
-        let name = contestant.name();
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("compare-").disable_cleanup(options.keep);
-        let folder = match &options.scratch {
-            Some(parent) => builder.tempdir_in(parent),
-            None => builder.tempdir(),
+        let server = Self::start_in(contestant, upstream, scratch(options)?).await?;
+        if options.keep {
+            progress(&format!("{}: {}", server.name, server.folder().display()));
         }
-        .context("a temporary folder")?;
+        if contestant.takes_pushes() {
+            pull::push(server.address, upstream.content())
+                .await
+                .with_context(|| format!("filling {}", server.name))?;
+        }
+        Ok(server)
+    }
+
+    /// Starts a contestant in a folder where it ran before, or that was prepared for it.
+    pub(crate) async fn start_in(
+        contestant: &dyn Contestant,
+        upstream: &Upstream,
+        folder: TempDir,
+    ) -> Result<Self> {
+        let name = contestant.name();
         // Bound and let go: the port may be taken in between, which a start then reports.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let launch = contestant
@@ -117,21 +139,26 @@ impl Server {
         let (process, address) = Process::start(launch.command, launch.ready, &log)
             .await
             .with_context(|| format!("starting {name}"))?;
-        if options.keep {
-            progress(&format!("{name}: {}", folder.path().display()));
-        }
-        let server = Self {
+        Ok(Self {
             name,
             address,
             process,
             folder,
-        };
-        if contestant.takes_pushes() {
-            pull::push(server.address, upstream.content())
-                .await
-                .with_context(|| format!("filling {name}"))?;
-        }
-        Ok(server)
+        })
+    }
+
+    /// Stops it in order, and gives its folder back.
+    pub(crate) fn stop(self) -> Result<TempDir> {
+        self.process
+            .stop()
+            .with_context(|| format!("stopping {}", self.name))?;
+        Ok(self.folder)
+    }
+
+    /// Kills it, and gives its folder back.
+    pub(crate) fn kill(self) -> Result<TempDir> {
+        self.process.kill()?;
+        Ok(self.folder)
     }
 
     /// Starts every contestant that can be started. The daemon may be missing: then the peers are measured alone.

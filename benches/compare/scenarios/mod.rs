@@ -3,6 +3,7 @@
 mod blob;
 mod cold;
 mod herd;
+mod index;
 mod manifest;
 mod memory;
 
@@ -23,6 +24,7 @@ pub(crate) async fn run(scenario: Scenario, options: &Options) -> Result<Section
         Scenario::Cold => cold::run(options).await,
         Scenario::Herd => herd::run(options).await,
         Scenario::Memory => memory::run(options).await,
+        Scenario::Index => index::run(options).await,
     }
 }
 
