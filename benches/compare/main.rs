@@ -23,11 +23,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::options::Options;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    raise_open_files();
     let done = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4) // cold clients hash inline: more threads than cores keeps the others reading
         .enable_all()
@@ -40,6 +42,15 @@ fn main() -> ExitCode {
             progress(&format!("failed: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A thousand clients are more connections than most shells allow; the servers inherit it.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        progress(&format!("the limit of open files stays as it is: {error}"));
     }
 }
 

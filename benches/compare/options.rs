@@ -19,6 +19,10 @@ pub(crate) enum Scenario {
     Memory,
     /// A folder with a million blobs against an empty one: starts, warm answers, eviction.
     Index,
+    /// A thousand clients at once for one blob that no server has.
+    Crowd,
+    /// An image that no server has, pulled by skopeo and crane.
+    Clients,
 }
 
 /// Measures the daemon against docker-registry and nginx on this machine.

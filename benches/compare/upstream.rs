@@ -29,6 +29,8 @@ pub(crate) enum Line {
     Unlimited,
     /// 1 Gbit/s of payload: 125,000,000 bytes a second.
     Gigabit,
+    /// 1 MB of payload a second.
+    Slow,
 }
 
 impl Line {
@@ -37,6 +39,7 @@ impl Line {
         match self {
             Self::Unlimited => "unlimited loopback",
             Self::Gigabit => "1 Gbit/s",
+            Self::Slow => "1 MB/s",
         }
     }
 
@@ -45,6 +48,7 @@ impl Line {
         match self {
             Self::Unlimited => None,
             Self::Gigabit => Some(125e6),
+            Self::Slow => Some(1e6),
         }
     }
 }

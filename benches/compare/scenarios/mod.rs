@@ -1,7 +1,9 @@
 //! The measurements, one file each, and what they share.
 
 mod blob;
+mod clients;
 mod cold;
+mod crowd;
 mod herd;
 mod index;
 mod manifest;
@@ -25,6 +27,8 @@ pub(crate) async fn run(scenario: Scenario, options: &Options) -> Result<Section
         Scenario::Herd => herd::run(options).await,
         Scenario::Memory => memory::run(options).await,
         Scenario::Index => index::run(options).await,
+        Scenario::Crowd => crowd::run(options).await,
+        Scenario::Clients => clients::run(options).await,
     }
 }
 
