@@ -61,3 +61,21 @@ pub(crate) async fn each(
     }
     Ok(start.elapsed())
 }
+
+/// Sends `total` GETs over several paths in turn, one after the other, and returns the median of their times: on a busy
+/// machine the mean says more of the others.
+pub(crate) async fn median(address: SocketAddr, gets: &[(String, u64)], total: u64) -> Result<Duration> {
+    let requests = gets
+        .iter()
+        .map(|(path, expected)| (client::get(address, path), *expected));
+    let requests: Vec<_> = requests.collect();
+    let mut connection = Connection::open(address).await?;
+    let mut times = Vec::new();
+    for (request, expected) in requests.iter().cycle().take(usize::try_from(total)?) {
+        let start = Instant::now();
+        connection.fetch(request, *expected).await?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().context("no request")
+}
