@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::storage::{self, Index, Unit, UnitKey, UnitKind};
@@ -66,6 +68,13 @@ pub struct Evicted {
     pub blobs: u64,
     /// Partial files of interrupted downloads.
     pub partials: u64,
+}
+
+impl Evicted {
+    fn count_blob(&mut self, bytes: Option<u64>) {
+        self.bytes += bytes.unwrap_or(0);
+        self.blobs += u64::from(bytes.is_some());
+    }
 }
 
 impl Cache {
@@ -173,7 +182,7 @@ impl Shared {
             if self.is_in_use(&digest) {
                 return Ok(false);
             }
-            self.evict_blob(&digest, evicted).await?;
+            evicted.count_blob(self.evict_blob(&digest).await?);
             return Ok(true);
         }
         let Some(contents) = self
@@ -198,23 +207,23 @@ impl Shared {
         while let Some(manifest) = manifests.pop() {
             let removed = self.repositories.remove_manifest(&manifest).await?;
             evicted.manifests += removed.manifests.len() as u64;
-            for blob in &removed.loose {
-                self.evict_blob(blob, evicted).await?;
+            // All at once, so that one commit takes them.
+            let gone = join_all(removed.loose.iter().map(|blob| self.evict_blob(blob))).await;
+            for bytes in gone {
+                evicted.count_blob(bytes?);
             }
             manifests.extend(removed.childless);
         }
         Ok(())
     }
 
-    async fn evict_blob(&self, digest: &Digest, evicted: &mut Evicted) -> Result<(), Error> {
+    /// Bytes that become free; none when it stays.
+    async fn evict_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         // Somebody may have begun to read it: then it stays, as a unit of its own.
-        if !self.is_in_use(digest)
-            && let Some(bytes) = self.storage.blobs.remove(digest).await?
-        {
-            evicted.bytes += bytes;
-            evicted.blobs += 1;
+        if self.is_in_use(digest) {
+            return Ok(None);
         }
-        Ok(())
+        Ok(self.storage.blobs.remove(digest).await?)
     }
 
     /// Whether the blob is being read or fetched.

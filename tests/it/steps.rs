@@ -25,7 +25,7 @@ const PUBLISHING: [&str; 6] = [
     "publish: commit",
     "publish: release",
 ];
-const REMOVING: [&str; 3] = ["remove: commit", "remove: unlink", "remove: sync folder"];
+const REMOVING: [&str; 2] = ["remove: commit", "remove: unlink"];
 
 /// What the daemon dies of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
