@@ -10,10 +10,23 @@ fuzz_target!(|text: &str| {
     for challenge in &challenges {
         assert!(!challenge.scheme.is_empty());
         assert_eq!(challenge.scheme, challenge.scheme.to_ascii_lowercase());
-        // What was written somehow is found by its one name.
-        let bearer = challenge.scheme.eq_ignore_ascii_case("bearer");
-        let realm = challenge.parameter("realm");
-        assert!(!bearer || realm.is_none_or(|realm| realm.len() <= text.len()));
+        let words = ["realm", "service", "scope", "error"];
+        let known: Vec<_> = words
+            .iter()
+            .filter_map(|word| Some((word, challenge.parameter(word)?)))
+            .collect();
+        // Written again, it is read the same.
+        let written: Vec<_> = known
+            .iter()
+            .map(|(word, value)| format!("{word}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+            .collect();
+        let written = format!("{} {}", challenge.scheme, written.join(", "));
+        let again = parse_challenges([written.as_str()]);
+        assert_eq!(again.len(), 1, "{written}");
+        assert_eq!(again[0].scheme, challenge.scheme);
+        for (word, value) in known {
+            assert_eq!(again[0].parameter(word), Some(value), "{written}");
+        }
     }
     if let Some(target) = next_link(text) {
         assert!(text.contains(target) && !target.contains('>'));

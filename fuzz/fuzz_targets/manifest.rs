@@ -1,8 +1,8 @@
-//! Manifests and indexes as upstreams send them, with the words in them: digests, media types, names, tags.
+//! Manifests and indexes as upstreams send them: read again by the type that they were found to have, they are the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wharfinger::oci::{Digest, Kind, Manifest, MediaType, Reference, RepositoryName, Tag};
+use wharfinger::oci::{Digest, Kind, Manifest, MediaType};
 
 fuzz_target!(|input: (&str, &[u8])| {
     let (content_type, bytes) = input;
@@ -13,30 +13,20 @@ fuzz_target!(|input: (&str, &[u8])| {
                 assert!(manifest.manifests.is_empty());
             }
             let again = Manifest::parse(bytes, Some(&manifest.media_type)).expect("what it said itself");
-            assert_eq!(again.blobs.len(), manifest.blobs.len());
+            assert_eq!(
+                (again.kind, &again.media_type),
+                (manifest.kind, &manifest.media_type)
+            );
+            assert_eq!(
+                (&again.blobs, &again.manifests),
+                (&manifest.blobs, &manifest.manifests)
+            );
             for named in manifest.blobs.iter().chain(&manifest.manifests) {
-                words(&named.digest);
+                // Only what can be served is ever looked for.
+                if let Ok(digest) = named.digest.parse::<Digest>() {
+                    assert_eq!(digest.to_string(), named.digest);
+                }
             }
         }
     }
-    words(content_type);
 });
-
-/// What is read as a word is written as it was read.
-fn words(text: &str) {
-    if let Ok(digest) = text.parse::<Digest>() {
-        assert_eq!(digest.to_string(), text);
-        assert_eq!(Digest::from_key(&digest.to_key()), Some(digest));
-    }
-    if let Ok(name) = text.parse::<RepositoryName>() {
-        assert_eq!(name.as_str(), text);
-        assert!(!text.contains("..") && !text.starts_with('/'));
-    }
-    if let Ok(tag) = text.parse::<Tag>() {
-        assert_eq!(tag.as_str(), text);
-        assert!(!text.contains('/'));
-    }
-    if let Ok(reference) = text.parse::<Reference>() {
-        assert_eq!(reference.to_string(), text);
-    }
-}

@@ -1,5 +1,7 @@
 //! The one door to content: which repository a client means, and what it may pull from it. Called by `api`.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inspect;
 mod reference;
 mod resolve;

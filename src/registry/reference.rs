@@ -42,7 +42,7 @@ impl Registry {
     }
 }
 
-fn find(names: &Names, own: &OwnAddresses, text: &str) -> Result<(Repository, Reference), Error> {
+pub(super) fn find(names: &Names, own: &OwnAddresses, text: &str) -> Result<(Repository, Reference), Error> {
     let text = text.trim();
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
     let (text, digest) = match text.split_once('@') {
