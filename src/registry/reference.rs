@@ -70,9 +70,11 @@ pub(super) fn find(names: &Names, own: &OwnAddresses, text: &str) -> Result<(Rep
 
 impl Names {
     fn resolve_text(&self, door: Door, host: Option<&str>, name: &str) -> Result<Repository, Error> {
-        // Behind our own address a host may stand again.
+        // Behind our own address a host may stand again; and neither it nor a prefix counts for the name's length.
         let (host, name) = match name.split_once('/') {
-            Some((first, rest)) if host.is_none() && door == Door::Main && is_host(first) => {
+            Some((first, rest))
+                if host.is_none() && door == Door::Main && (is_host(first) || self.knows(first)) =>
+            {
                 (Some(first), rest)
             }
             _ => (host, name),
@@ -133,6 +135,7 @@ mod tests {
     fn what_people_type() {
         let names = names(Some("docker-hub"));
         let digest = format!("sha256:{}", "ab".repeat(32));
+        let long = "a/".repeat(127) + "a";
         let nginx = "docker-hub/library/nginx";
         for (text, expected) in [
             ("nginx", format!("{nginx} latest")),
@@ -168,6 +171,9 @@ mod tests {
                 &format!("quay.io/org/app:1@{digest}"),
                 format!("quay/org/app {digest}"),
             ),
+            (&format!("docker.io/{long}:1"), format!("docker-hub/{long} 1")),
+            (&format!("docker-hub/{long}:1"), format!("docker-hub/{long} 1")),
+            (&format!("localhost:5000/quay/{long}:1"), format!("quay/{long} 1")),
             ("unknown.example/org/app", "NameUnknown".to_owned()),
             ("localhost:7000/org/app", "NameUnknown".to_owned()),
             ("docker-hub", "NameUnknown".to_owned()),
