@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::WriteTransaction;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -15,9 +15,9 @@ use crate::storage::journal::{Entry, Kept};
 use super::change::{Action, Outline, Removed};
 use super::keys::{content_key, digests_key, order_key, split_digests, split_tag, tag_key, with_digest};
 use super::records::{BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated};
+use super::rows::Rows;
 use super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, Table,
-    UNITS,
+    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, UNITS,
 };
 
 /// The name of the totals in `meta.v1`.
@@ -25,99 +25,6 @@ pub(super) const TOTALS: &str = "index.totals";
 
 /// Classes of value are below this.
 const CLASSES: u8 = 16;
-
-/// A table open for writing.
-pub(super) struct Rows<'t> {
-    rows: redb::Table<'t, &'static [u8], &'static [u8]>,
-    /// What was done to it, of a table that the journal keeps.
-    done: Option<(Kept, Vec<Entry>)>,
-}
-
-impl<'t> Rows<'t> {
-    fn open(transaction: &'t WriteTransaction, table: Table) -> Result<Self, Error> {
-        let rows = transaction.open_table(table).map_err(Error::index)?;
-        Ok(Self { rows, done: None })
-    }
-
-    fn kept(self, kept: Kept) -> Self {
-        Self {
-            done: Some((kept, Vec::new())),
-            ..self
-        }
-    }
-
-    fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
-        if let Some((table, entries)) = &mut self.done {
-            entries.push(Entry {
-                table: *table,
-                key: key.to_vec(),
-                value: value.map(<[u8]>::to_vec),
-            });
-        }
-    }
-
-    /// A row; an unreadable one counts as none, since it must not stop all writing.
-    pub(super) fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, Error> {
-        let row = self.rows.get(key).map_err(Error::index)?;
-        Ok(row.and_then(|row| R::decode(row.value())))
-    }
-
-    fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let row = self.rows.get(key).map_err(Error::index)?;
-        Ok(row.map(|row| row.value().to_vec()))
-    }
-
-    pub(super) fn has(&self, key: &[u8]) -> Result<bool, Error> {
-        Ok(self.rows.get(key).map_err(Error::index)?.is_some())
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.rows.insert(key, value).map_err(Error::index)?;
-        self.note(key, Some(value));
-        Ok(())
-    }
-
-    fn remove(&mut self, key: &[u8]) -> Result<bool, Error> {
-        let there = self.rows.remove(key).map_err(Error::index)?.is_some();
-        if there {
-            self.note(key, None);
-        }
-        Ok(there)
-    }
-
-    /// What follows `prefix` in each key that begins with it.
-    fn suffixes(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        let mut found = Vec::new();
-        for row in self.rows.range(prefix..).map_err(Error::index)? {
-            let (key, _) = row.map_err(Error::index)?;
-            let Some(rest) = key.value().strip_prefix(prefix) else {
-                break;
-            };
-            found.push(rest.to_vec());
-        }
-        Ok(found)
-    }
-
-    fn has_prefix(&self, prefix: &[u8]) -> Result<bool, Error> {
-        let first = self.rows.range(prefix..).map_err(Error::index)?.next();
-        let first = first.transpose().map_err(Error::index)?;
-        Ok(first.is_some_and(|(key, _)| key.value().starts_with(prefix)))
-    }
-
-    /// Rows after `key`, `most` at the most.
-    pub(super) fn page<R: Record>(&self, after: &[u8], most: usize) -> Result<Page<R>, Error> {
-        let bounds = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        let mut rows = Vec::new();
-        for row in self.rows.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
-            let (key, value) = row.map_err(Error::index)?;
-            rows.push((key.value().to_vec(), R::decode(value.value())));
-        }
-        Ok(rows)
-    }
-}
-
-/// Keys with their rows, where they are readable.
-pub(super) type Page<R> = Vec<(Vec<u8>, Option<R>)>;
 
 /// All tables, open for one transaction.
 pub(super) struct Applier<'t> {
@@ -168,7 +75,7 @@ impl<'t> Applier<'t> {
         self.meta.put(TOTALS.as_bytes(), &self.totals.encode())?;
         let mut entries = Vec::new();
         for rows in [self.manifests, self.tags, self.links, self.referrers, self.pins] {
-            entries.extend(rows.done.into_iter().flat_map(|(_, done)| done));
+            entries.extend(rows.done());
         }
         Ok(entries)
     }
@@ -182,11 +89,7 @@ impl<'t> Applier<'t> {
             Kept::Referrers => &mut self.referrers,
             Kept::Pin => &mut self.pins,
         };
-        match &entry.value {
-            Some(value) => rows.rows.insert(entry.key.as_slice(), value.as_slice()).map(drop),
-            None => rows.rows.remove(entry.key.as_slice()).map(drop),
-        }
-        .map_err(Error::index)
+        rows.restore(&entry.key, entry.value.as_deref())
     }
 
     /// Puts back the row of a blob; what is derived from it is not.

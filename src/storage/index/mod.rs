@@ -10,6 +10,7 @@ mod keys;
 mod queries;
 mod records;
 mod restore;
+mod rows;
 mod seat;
 mod tables;
 #[cfg(test)]

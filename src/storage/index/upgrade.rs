@@ -112,7 +112,7 @@ fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
 /// Walks a table that `work` does not change.
 fn pages<'t, R>(
     applier: &mut Applier<'t>,
-    page: impl Fn(&Applier<'t>, &[u8]) -> Result<super::apply::Page<R>, Error>,
+    page: impl Fn(&Applier<'t>, &[u8]) -> Result<super::rows::Page<R>, Error>,
     mut work: impl FnMut(&mut Applier<'t>, &[u8], R) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut after = Vec::new();
