@@ -61,6 +61,7 @@ pub struct Space {
     index: PathBuf,
     journal: PathBuf,
     ballast: PathBuf,
+    partials: PathBuf,
     state: Mutex<State>,
 }
 
@@ -73,6 +74,7 @@ impl Space {
             index: layout.index(),
             journal: layout.journal(),
             ballast: layout.ballast(),
+            partials: layout.partials(),
             state: Mutex::default(),
         })
     }
@@ -81,7 +83,7 @@ impl Space {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the index takes up, with its journal and its ballast.
+    /// What the index takes up, with its journal and its ballast, and the records beside partial files.
     fn index_blocks(&self) -> u64 {
         let blocks = |file: std::fs::Metadata| file.blocks() * 512;
         let journal = std::fs::read_dir(&self.journal).into_iter().flatten();
@@ -89,8 +91,13 @@ impl Space {
             .flatten()
             .filter_map(|file| file.metadata().ok().map(blocks))
             .sum();
+        let records = std::fs::read_dir(&self.partials).into_iter().flatten().flatten();
+        let is_record = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|end| end == "json");
+        let records = records
+            .filter(is_record)
+            .filter_map(|file| file.metadata().ok().map(blocks));
         let files = [&self.index, &self.ballast].map(|path| std::fs::metadata(path).map_or(0, blocks));
-        journal + files.iter().sum::<u64>()
+        journal + files.iter().sum::<u64>() + records.sum::<u64>()
     }
 
     /// What the cap leaves for blobs and partial files.
