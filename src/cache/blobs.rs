@@ -3,7 +3,6 @@
 use crate::oci::Digest;
 use crate::repository::Link;
 use crate::storage::{BlobReader, Proof};
-use crate::upstream::Access;
 
 use super::error::{Error, ErrorKind};
 use super::fill;
@@ -124,11 +123,7 @@ impl Cache {
     async fn confirm(&self, place: &Place, digest: &Digest) -> Result<u64, Error> {
         let (shared, its, digest) = (self.shared.clone(), place.clone(), *digest);
         let probe = || async move {
-            match its
-                .upstream
-                .blob_probe(&its.name, &digest, Access::Configured)
-                .await
-            {
+            match its.upstream.blob_probe(&its.name, &digest, &its.errand()).await {
                 Ok(Some(size)) => {
                     let link = Link {
                         size,

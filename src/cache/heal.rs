@@ -42,7 +42,10 @@ impl Cache {
         let keys = index
             .read(move |index| index.holders(&wanted, usize::MAX))
             .await?;
-        Ok(keys.iter().filter_map(|key| places.find(key)).collect())
+        Ok(keys
+            .iter()
+            .filter_map(|key| places.find(key).map(Place::in_background))
+            .collect())
     }
 
     /// Fetches a blob that nobody waits for. Whether it is here now.

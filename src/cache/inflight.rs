@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::oci::Digest;
 use crate::repository::Key;
 use crate::storage::{BlobReader, Growing, StoredBlob};
+use crate::upstream::SharedPurpose;
 
 use super::error::Error;
 
@@ -46,6 +47,8 @@ pub(super) struct Fill {
     id: u64,
     /// The repository it is fetched for.
     pub(super) leader: Key,
+    /// Raised by who joins.
+    purpose: SharedPurpose,
     opened: watch::Receiver<Option<Result<Opened, Error>>>,
 }
 
@@ -135,10 +138,12 @@ impl Inflight {
         &self,
         digest: Digest,
         leader: &Key,
+        purpose: SharedPurpose,
         start: impl FnOnce(Lead),
     ) -> (Fill, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = running.get(&digest) {
+            fill.purpose.raise(purpose.get());
             return (fill.clone(), true);
         }
         let (sender, opened) = watch::channel(None);
@@ -146,6 +151,7 @@ impl Inflight {
         let fill = Fill {
             id,
             leader: leader.clone(),
+            purpose,
             opened,
         };
         running.insert(digest, fill.clone());

@@ -9,7 +9,7 @@ use super::error::{Error, ErrorKind};
 use super::lists::{Instead, Lists, Weigh};
 use super::negative::Missing;
 use super::status::Answer;
-use super::visibility::list_access;
+use super::visibility::list_errand;
 use super::{Cache, Place};
 
 /// A page of a repository's tags.
@@ -40,7 +40,7 @@ impl Cache {
         self.shared.negative.check(place, Missing::Tags)?;
         let (shared, its, asked) = (self.shared.clone(), place.clone(), query.to_owned());
         let ask = Box::pin(async move {
-            match its.upstream.tags(&its.name, &asked, list_access(&its)).await {
+            match its.upstream.tags(&its.name, &asked, &list_errand(&its)).await {
                 Ok(page) => Ok(Arc::new(TagsPage {
                     tags: page.tags,
                     next_query: page.next_query,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
-use crate::upstream::Access;
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
@@ -169,7 +168,7 @@ impl Shared {
         self.visible_manifest(place, reference).await?;
         let fetched = match place
             .upstream
-            .manifest(&place.name, reference, Access::Configured)
+            .manifest(&place.name, reference, &place.errand())
             .await
         {
             Ok(fetched) => fetched,

@@ -40,7 +40,7 @@ use crate::oci::{Digest, Reference, RepositoryName, Tag};
 use crate::repository::{Key, Repositories, StoredManifest};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{Access, Errand, Purpose, Upstream};
 
 pub use error::{Error, ErrorKind};
 pub use eviction::Evicted;
@@ -63,13 +63,45 @@ pub struct Place {
     pub name: RepositoryName,
     /// Upstream prefix and name, which is how the index and the logs call it.
     pub key: Key,
+    /// For whom the upstream is asked, when it must be.
+    pub purpose: Purpose,
 }
 
 impl Place {
-    /// The repository `name` of `upstream`.
+    /// The repository `name` of `upstream`, for a client who waits.
     pub fn new(upstream: Arc<Upstream>, name: RepositoryName) -> Self {
         let key = format!("{}/{name}", upstream.prefix()).into();
-        Self { upstream, name, key }
+        Self {
+            upstream,
+            name,
+            key,
+            purpose: Purpose::Miss,
+        }
+    }
+
+    /// The same, for work that nobody waits for.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.purpose = Purpose::Background;
+        self
+    }
+
+    /// The same, where a copy can be served if the upstream does not answer.
+    fn with_copy(&self) -> Self {
+        Self {
+            purpose: self.purpose.min(Purpose::Refresh),
+            ..self.clone()
+        }
+    }
+
+    /// A question to the upstream with our credentials.
+    fn errand(&self) -> Errand {
+        Errand::new(Access::Configured, self.purpose)
+    }
+
+    /// One without them.
+    fn anonymous_errand(&self) -> Errand {
+        Errand::new(Access::Anonymous, self.purpose)
     }
 
     fn freshness(&self) -> &Freshness {

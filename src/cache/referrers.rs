@@ -12,7 +12,7 @@ use super::error::{Error, ErrorKind};
 use super::freshness::{Verdict, judge_list};
 use super::lists::{Instead, Lists, Weigh};
 use super::status::{Answer, CacheStatus, Outcome};
-use super::visibility::list_access;
+use super::visibility::list_errand;
 use super::{Cache, Place, Shared};
 
 /// By repository and subject.
@@ -82,7 +82,7 @@ impl Shared {
     async fn ask_referrers(&self, place: &Place, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         let by_api = place
             .upstream
-            .referrers(&place.name, subject, list_access(place))
+            .referrers(&place.name, subject, &list_errand(place))
             .await;
         let by_api = by_api.map_err(|error| Error::of_upstream(place, &error, ErrorKind::ManifestUnknown))?;
         let descriptors = match by_api {
@@ -104,10 +104,10 @@ impl Shared {
         let Ok(tag) = referrers_fallback_tag(subject).parse() else {
             return Ok(Vec::new());
         };
-        let (reference, access) = (Reference::Tag(tag), list_access(place));
+        let (reference, errand) = (Reference::Tag(tag), list_errand(place));
         match place
             .upstream
-            .manifest_head(&place.name, &reference, access)
+            .manifest_head(&place.name, &reference, &errand)
             .await
         {
             Ok(_) => {}
@@ -115,7 +115,7 @@ impl Shared {
             Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => {}
             Err(error) => return Err(failed(&error)),
         }
-        let fetched = match place.upstream.manifest(&place.name, &reference, access).await {
+        let fetched = match place.upstream.manifest(&place.name, &reference, &errand).await {
             Ok(fetched) => fetched,
             Err(error) if error.is_absent() => return Ok(Vec::new()),
             Err(error) => return Err(failed(&error)),

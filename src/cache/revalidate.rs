@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference, Tag};
 use crate::repository::{Key, StoredManifest, TagState};
-use crate::upstream::{self, Access};
+use crate::upstream;
 
 use super::error::{Error, ErrorKind};
 use super::freshness::{self, Jitter, Known, LEFT_ALONE, MOST_LEFT_ALONE, Verdict};
@@ -89,7 +89,7 @@ impl Shared {
         tag: Tag,
         state: TagState,
     ) -> Result<Revalidated, Error> {
-        let outcome = self.compare(&place, &tag, state).await;
+        let outcome = self.compare(&place.with_copy(), &tag, state).await;
         match &outcome {
             Ok(Revalidated::Gone { status, .. }) => self.troubled.note(&place, &tag, LEFT_ALONE, *status),
             Ok(_) => self.troubled.forget(&place, &tag),
@@ -106,7 +106,7 @@ impl Shared {
         let reference = Reference::Tag(tag.clone());
         let head = place
             .upstream
-            .manifest_head(&place.name, &reference, Access::Configured)
+            .manifest_head(&place.name, &reference, &place.errand())
             .await;
         let digest = match head {
             Ok(head) => {

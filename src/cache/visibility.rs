@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::collapse::Collapse;
 use crate::oci::{Digest, Reference};
 use crate::repository::Key;
-use crate::upstream::{self, Access};
+use crate::upstream::{self, Errand};
 
 use super::error::{Error, ErrorKind};
 use super::negative::Missing;
@@ -75,11 +75,11 @@ fn is_open(place: &Place) -> bool {
 }
 
 /// How lists are asked for, so that they tell nothing that an anonymous caller could not learn.
-pub(super) fn list_access(place: &Place) -> Access {
+pub(super) fn list_errand(place: &Place) -> Errand {
     if is_open(place) {
-        Access::Configured
+        place.errand()
     } else {
-        Access::Anonymous
+        place.anonymous_errand()
     }
 }
 
@@ -94,19 +94,13 @@ impl Shared {
         if is_open(place) || self.visibility.is_public(place) {
             return Ok(());
         }
-        let (upstream, name) = (&place.upstream, &place.name);
-        let mut asked = upstream
-            .manifest_head(name, reference, Access::Anonymous)
-            .await
-            .map(|_| ());
+        let (upstream, name, errand) = (&place.upstream, &place.name, place.anonymous_errand());
+        let mut asked = upstream.manifest_head(name, reference, &errand).await.map(|_| ());
         // No HEAD here: only GET can tell.
         if let Err(error) = &asked
             && *error.kind() == upstream::ErrorKind::HeadRefused
         {
-            asked = upstream
-                .manifest(name, reference, Access::Anonymous)
-                .await
-                .map(|_| ());
+            asked = upstream.manifest(name, reference, &errand).await.map(|_| ());
         }
         self.conclude(place, Missing::Manifest(reference.clone()), asked)
             .await
@@ -115,7 +109,8 @@ impl Shared {
     /// Refuses a blob of a repository that is not known to be public: without a manifest there is nothing that could
     /// be asked for free.
     async fn visible_blob(&self, place: &Place, digest: &Digest) -> Result<(), Error> {
-        let probe = place.upstream.blob_probe(&place.name, digest, Access::Anonymous);
+        let errand = place.anonymous_errand();
+        let probe = place.upstream.blob_probe(&place.name, digest, &errand);
         let asked = probe.await.map(|_| ());
         self.conclude(place, Missing::Blob(*digest), asked).await
     }
@@ -157,7 +152,8 @@ impl Shared {
     /// Whether an anonymous caller can read the repository, as its list of tags tells: pulling and listing take the
     /// same right (Docker token spec, `repository:<name>:pull`). `None` when that does not tell either.
     async fn told_by_list(&self, place: &Place) -> Option<Result<(), Error>> {
-        let list = place.upstream.tags(&place.name, "n=1", Access::Anonymous);
+        let errand = place.anonymous_errand();
+        let list = place.upstream.tags(&place.name, "n=1", &errand);
         match list.await {
             // An empty one may be what a registry tells those who must not know.
             Ok(page) if !page.tags.is_empty() => {

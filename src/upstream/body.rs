@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::endpoints::Standing;
 use super::error::{Error, ErrorKind, Failure};
-use super::mirrors::Standing;
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::transport::Transport;

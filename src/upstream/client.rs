@@ -6,12 +6,13 @@ use reqwest::header::HeaderMap;
 use url::Url;
 
 use super::authorization::Sent;
+use super::endpoint::Endpoint;
+use super::errand::Errand;
 use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::retry::{self, Window};
 use super::transport::{Lane, Request, host_of};
-use super::{Access, Upstream};
 use crate::oci::{Challenge, RepositoryName};
 
 /// Redirects followed for one question.
@@ -25,7 +26,7 @@ pub(super) struct Call<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) repository: &'a RepositoryName,
-    pub(super) access: Access,
+    pub(super) errand: &'a Errand,
     pub(super) headers: HeaderMap,
     /// Redirects are followed.
     pub(super) follow: bool,
@@ -54,10 +55,10 @@ pub(super) struct Answer {
     pub(super) foreign: bool,
 }
 
-impl Upstream {
-    /// The URL of an endpoint: the upstream's own path, then `/v2/`, then `rest`.
-    pub(super) fn endpoint(&self, rest: &str) -> Url {
-        let mut url = self.config.url.clone();
+impl Endpoint {
+    /// The URL of a request: the endpoint's own path, then `/v2/`, then `rest`.
+    pub(super) fn url_of(&self, rest: &str) -> Url {
+        let mut url = self.url.clone();
         let path = format!("{}/v2/{rest}", url.path().trim_end_matches('/'));
         url.set_path(&path);
         url
@@ -103,7 +104,7 @@ impl Upstream {
 
     /// Follows redirects. Credentials are left behind where scheme, host or port change, and never taken up again.
     async fn walk(&self, call: &Call<'_>, window: Window) -> Result<Answer, Error> {
-        let own = self.config.url.origin();
+        let own = self.url.origin();
         let mut url = call.url.clone();
         let mut foreign = false;
         for _ in 0..=MAX_HOPS {
@@ -137,7 +138,10 @@ impl Upstream {
     async fn at_home(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
         let request = call.request(url);
         let mut answers = 0;
-        let mut sent = self.authorizer.beforehand(call.repository, call.access).await?;
+        let mut sent = self
+            .authorizer
+            .beforehand(call.repository, call.errand.access)
+            .await?;
         loop {
             let header = sent.as_ref().map(Sent::header);
             let reply = self.transport.send(&request, header, window).await?;
@@ -172,7 +176,7 @@ impl Upstream {
             };
             let answer = self
                 .authorizer
-                .answer(&challenges, call.repository, call.access, url)
+                .answer(&challenges, call.repository, call.errand.access, url)
                 .await?;
             if answer.is_none() {
                 return Ok(reply);
@@ -216,7 +220,7 @@ impl Upstream {
 
     /// The challenge of `/v2/`, for a registry that refuses without one (gcr.io).
     async fn ping(&self, window: Window) -> Result<Vec<Challenge>, Error> {
-        let url = self.endpoint("");
+        let url = self.url_of("");
         let request = Request {
             kind: RequestKind::Ping,
             lane: Lane::Api,

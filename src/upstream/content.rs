@@ -8,10 +8,11 @@ use sha2::Digest as _;
 
 use super::body::BlobBody;
 use super::client::{Answer, Call};
+use super::endpoint::Endpoint;
+use super::errand::Errand;
 use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::reply::Reply;
-use super::{Access, Upstream};
 use crate::oci::{
     ACCEPT_MANIFESTS, Algorithm, ContentRange, Digest, MAX_MANIFEST_SIZE, MediaType, Reference,
     RepositoryName,
@@ -41,15 +42,15 @@ pub struct ManifestHead {
     pub size: Option<u64>,
 }
 
-impl Upstream {
-    /// [`Upstream::manifest`], of this endpoint.
-    pub(super) async fn own_manifest(
+impl Endpoint {
+    /// [`super::Upstream::manifest`], of this endpoint.
+    pub(super) async fn manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-        access: Access,
+        errand: &Errand,
     ) -> Result<FetchedManifest, Error> {
-        let call = self.manifest_call(Method::GET, repository, reference, access);
+        let call = self.manifest_call(Method::GET, repository, reference, errand);
         let mut again = true;
         let (reply, bytes) = loop {
             let mut reply = self.expect_ok(&call).await?;
@@ -97,13 +98,13 @@ impl Upstream {
     }
 
     /// Asks about a manifest. The error `HeadRefused` means that GET may still succeed.
-    pub async fn manifest_head(
+    pub(super) async fn manifest_head(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-        access: Access,
+        errand: &Errand,
     ) -> Result<ManifestHead, Error> {
-        let mut call = self.manifest_call(Method::HEAD, repository, reference, access);
+        let mut call = self.manifest_call(Method::HEAD, repository, reference, errand);
         call.kind = RequestKind::ManifestHead;
         let reply = self.expect_ok(&call).await?;
         Ok(ManifestHead {
@@ -113,15 +114,15 @@ impl Upstream {
         })
     }
 
-    /// [`Upstream::blob`], of this endpoint.
-    pub(super) async fn own_blob(
+    /// [`super::Upstream::blob`], of this endpoint.
+    pub(super) async fn blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        offset: u64,
-        end: Option<u64>,
+        (offset, end): (u64, Option<u64>),
+        errand: &Errand,
     ) -> Result<BlobBody, Error> {
-        let mut call = self.blob_call(RequestKind::Blob, repository, digest);
+        let mut call = self.blob_call(RequestKind::Blob, repository, digest, errand);
         let range = match end {
             Some(end) => Some(format!("bytes={offset}-{}", end.saturating_sub(1))),
             None => (offset > 0).then(|| format!("bytes={offset}-")),
@@ -169,14 +170,13 @@ impl Upstream {
 
     /// Proof that this repository serves the blob with our credentials, and its size if the upstream tells it. Asks
     /// for the first byte: upstreams refuse HEAD for blobs.
-    pub async fn blob_probe(
+    pub(super) async fn blob_probe(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        access: Access,
+        errand: &Errand,
     ) -> Result<Option<u64>, Error> {
-        let mut call = self.blob_call(RequestKind::BlobProbe, repository, digest);
-        call.access = access;
+        let mut call = self.blob_call(RequestKind::BlobProbe, repository, digest, errand);
         call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
         let answer = self.ask(&call).await?;
         let told = content_range(&answer.reply);
@@ -201,28 +201,34 @@ impl Upstream {
         method: Method,
         repository: &'a RepositoryName,
         reference: &Reference,
-        access: Access,
+        errand: &'a Errand,
     ) -> Call<'a> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_MANIFESTS));
         Call {
             kind: RequestKind::Manifest,
             method,
-            url: self.endpoint(&format!("{repository}/manifests/{reference}")),
+            url: self.url_of(&format!("{repository}/manifests/{reference}")),
             repository,
-            access,
+            errand,
             headers,
             follow: true,
         }
     }
 
-    fn blob_call<'a>(&self, kind: RequestKind, repository: &'a RepositoryName, digest: &Digest) -> Call<'a> {
+    fn blob_call<'a>(
+        &self,
+        kind: RequestKind,
+        repository: &'a RepositoryName,
+        digest: &Digest,
+        errand: &'a Errand,
+    ) -> Call<'a> {
         Call {
             kind,
             method: Method::GET,
-            url: self.endpoint(&format!("{repository}/blobs/{digest}")),
+            url: self.url_of(&format!("{repository}/blobs/{digest}")),
             repository,
-            access: Access::Configured,
+            errand,
             headers: HeaderMap::new(),
             follow: true,
         }

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use url::Url;
 
 use super::client::Call;
+use super::endpoint::Endpoint;
+use super::errand::Errand;
 use super::error::{Error, ErrorKind};
 use super::observer::RequestKind;
 use super::reply::Reply;
-use super::{Access, Upstream};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType, OCI_INDEX, RepositoryName, next_link};
 
 /// Largest page of a tag list, in bytes: registries without pages send all tags at once.
@@ -38,15 +39,15 @@ struct Index {
     manifests: Option<Vec<serde_json::Value>>,
 }
 
-impl Upstream {
+impl Endpoint {
     /// One page of the tag list. `query` is sent as it is: encoded, without the question mark, perhaps empty.
-    pub async fn tags(
+    pub(super) async fn tags(
         &self,
         repository: &RepositoryName,
         query: &str,
-        access: Access,
+        errand: &Errand,
     ) -> Result<TagsPage, Error> {
-        let mut url = self.endpoint(&format!("{repository}/tags/list"));
+        let mut url = self.url_of(&format!("{repository}/tags/list"));
         url.set_query(Some(query).filter(|query| !query.is_empty()));
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -55,7 +56,7 @@ impl Upstream {
             method: Method::GET,
             url,
             repository,
-            access,
+            errand,
             headers,
             follow: true,
         };
@@ -80,20 +81,20 @@ impl Upstream {
     ///
     /// # Errors
     /// Only what may pass, such as `RateLimited` and `Unavailable`, and a list without end.
-    pub async fn referrers(
+    pub(super) async fn referrers(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        access: Access,
+        errand: &Errand,
     ) -> Result<Option<Vec<Descriptor>>, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(OCI_INDEX));
         let mut call = Call {
             kind: RequestKind::Referrers,
             method: Method::GET,
-            url: self.endpoint(&format!("{repository}/referrers/{digest}")),
+            url: self.url_of(&format!("{repository}/referrers/{digest}")),
             repository,
-            access,
+            errand,
             headers,
             follow: false,
         };

@@ -7,10 +7,12 @@ mod authorization;
 mod body;
 mod client;
 mod content;
+mod endpoint;
+mod endpoints;
+mod errand;
 mod error;
 mod guard;
 mod lists;
-mod mirrors;
 mod observer;
 mod realm;
 mod reply;
@@ -24,34 +26,24 @@ use std::sync::Arc;
 
 pub use body::BlobBody;
 pub use content::{FetchedManifest, ManifestHead};
+pub use errand::{Access, Errand, Purpose, SharedPurpose};
 pub use error::{Error, ErrorKind, Failure};
 pub use lists::TagsPage;
 pub use observer::{Observer, RequestKind, StatusLabel};
 
-use authorization::Authorizer;
-use mirrors::Standing;
-use token::Tokens;
-use transport::{Transport, Tuning};
+use endpoint::Endpoint;
+use transport::Tuning;
 
 use crate::config::UpstreamConfig;
 
-/// As whom an upstream is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// With our credentials, where there are any.
-    Configured,
-    /// Never with our credentials: what this finds is public.
-    Anonymous,
-}
-
-/// One configured upstream. Cheap to share; all requests to it share connections and tokens.
+/// One configured upstream: the registry and its mirrors. Cheap to share; all requests to it share connections and
+/// tokens.
 pub struct Upstream {
     config: UpstreamConfig,
-    transport: Arc<Transport>,
-    authorizer: Authorizer,
-    mirrors: Vec<Arc<Self>>,
-    is_mirror: bool,
-    standing: Arc<Standing>,
+    /// The registry itself.
+    own: Arc<Endpoint>,
+    /// Where its content is asked for too, in this order.
+    mirrors: Vec<Arc<Endpoint>>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -70,7 +62,6 @@ impl Upstream {
         Self::tuned(config, observer, &Tuning::default())
     }
 
-    /// The registry with its mirrors, each an endpoint with connections and tokens of its own.
     fn tuned(
         config: UpstreamConfig,
         observer: Arc<dyn Observer>,
@@ -80,35 +71,15 @@ impl Upstream {
             // Our login is for the registry.
             let config = UpstreamConfig {
                 url: url.clone(),
-                mirrors: Vec::new(),
                 credentials: None,
                 realms: Vec::new(),
                 ..config.clone()
             };
-            Self::one(config, observer.clone(), tuning, Vec::new(), true)
+            Endpoint::new(&config, true, observer.clone(), tuning)
         });
         let mirrors = mirrors.collect::<Result<_, _>>()?;
-        Self::one(config, observer, tuning, mirrors, false)
-    }
-
-    fn one(
-        config: UpstreamConfig,
-        observer: Arc<dyn Observer>,
-        tuning: &Tuning,
-        mirrors: Vec<Arc<Self>>,
-        is_mirror: bool,
-    ) -> Result<Arc<Self>, Error> {
-        let transport = Arc::new(Transport::new(&config, observer, tuning)?);
-        let tokens = Arc::new(Tokens::new(&config, transport.clone())?);
-        let authorizer = Authorizer::new(config.url.clone(), transport.clone(), tokens);
-        Ok(Arc::new(Self {
-            config,
-            transport,
-            authorizer,
-            mirrors,
-            is_mirror,
-            standing: Arc::default(),
-        }))
+        let own = Endpoint::new(&config, false, observer, tuning)?;
+        Ok(Arc::new(Self { config, own, mirrors }))
     }
 
     /// The prefix by which it is addressed.

@@ -15,7 +15,7 @@ use sha2::Digest as _;
 
 use self::server::Server;
 use super::transport::Tuning;
-use super::{Observer, Upstream};
+use super::{Access, Errand, Observer, Purpose, Upstream};
 use crate::config::{Config, Credentials, Secret, UpstreamConfig};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName};
 
@@ -35,8 +35,12 @@ fn tuning() -> Tuning {
     }
 }
 
+fn nobody() -> Arc<dyn Observer> {
+    Arc::new(())
+}
+
 fn upstream_with(config: UpstreamConfig) -> Arc<Upstream> {
-    Upstream::tuned(config, Arc::new(()), &tuning()).unwrap()
+    Upstream::tuned(config, nobody(), &tuning()).unwrap()
 }
 
 fn observed(config: UpstreamConfig, observer: Arc<dyn Observer>) -> Arc<Upstream> {
@@ -56,6 +60,19 @@ fn with_login(server: &Server) -> Arc<Upstream> {
     });
     upstream_with(config)
 }
+
+/// A question with our credentials.
+fn configured() -> Errand {
+    Errand::new(Access::Configured, Purpose::Miss)
+}
+
+/// One without.
+fn anonymous() -> Errand {
+    Errand::new(Access::Anonymous, Purpose::Miss)
+}
+
+/// All of a blob.
+const WHOLE: (u64, Option<u64>) = (0, None);
 
 const BASIC: &str = "Basic dXNlcjpwYXNz";
 

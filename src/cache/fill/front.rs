@@ -128,7 +128,10 @@ impl Job {
         let (start, limit) = (ingest.front(), running.stream.limit());
         let end = Some(limit).filter(|limit| *limit < u64::MAX && ingest.is_on_disk());
         let place = &self.place;
-        let (body, told) = match place.upstream.blob(&place.name, &self.digest, start, end).await {
+        let opened = place
+            .upstream
+            .blob(&place.name, &self.digest, (start, end), &self.errand);
+        let (body, told) = match opened.await {
             Ok(body) => {
                 let told = body.size;
                 (Some(body), told)

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::oci::Digest;
 use crate::repository::Link;
 use crate::storage::{self, Growing, Hasher, Ingest, NoRoom, Proof};
-use crate::upstream::BlobBody;
+use crate::upstream::{BlobBody, Errand};
 
 use super::error::{Error, ErrorKind};
 use super::inflight::{Fill, Lead, Opened};
@@ -42,12 +42,15 @@ pub(super) fn lead_or_join(
     digest: Digest,
     size: Option<u64>,
 ) -> (Fill, bool) {
-    shared.fills.lead_or_join(digest, &place.key, |lead| {
+    let errand = place.errand();
+    let (key, purpose) = (&place.key, errand.purpose.clone());
+    shared.fills.lead_or_join(digest, key, purpose, |lead| {
         let job = Arc::new(Job {
             shared: shared.clone(),
             place: place.clone(),
             digest,
             expected: size,
+            errand,
             streams: Streams::default(),
         });
         shared.tasks.spawn_on(job.run(lead), &shared.fill_threads);
@@ -59,6 +62,8 @@ struct Job {
     place: Place,
     digest: Digest,
     expected: Option<u64>,
+    /// Shared with those who join.
+    errand: Errand,
     streams: Streams,
 }
 
@@ -154,7 +159,10 @@ impl Job {
 
     async fn ask(&self, start: u64, end: Option<u64>) -> Result<BlobBody, Error> {
         let place = &self.place;
-        match place.upstream.blob(&place.name, &self.digest, start, end).await {
+        let opened = place
+            .upstream
+            .blob(&place.name, &self.digest, (start, end), &self.errand);
+        match opened.await {
             Ok(body) => Ok(body),
             Err(error) => {
                 let what = Missing::Blob(self.digest);
@@ -325,7 +333,8 @@ impl Job {
         let stream = &running.stream;
         let mut position = stream.start();
         let (upstream, name) = (&self.place.upstream, &self.place.name);
-        let body = upstream.blob(name, &self.digest, position, Some(end)).await;
+        let part = (position, Some(end));
+        let body = upstream.blob(name, &self.digest, part, &self.errand).await;
         let mut body = body.map_err(|error| error.to_string())?;
         if body.offset != position {
             return Err("the upstream ignores ranges".to_owned());

@@ -19,7 +19,7 @@ impl Cache {
             }
             let rule = place.upstream.config().finish_fill;
             if rule.goes_on(partial.present, partial.size) {
-                let (fill, _) = lead_or_join(shared, &place, partial.digest, partial.size);
+                let (fill, _) = lead_or_join(shared, &place.in_background(), partial.digest, partial.size);
                 fill.gone().await;
             }
         }

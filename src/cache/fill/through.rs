@@ -75,7 +75,10 @@ impl Through {
             Some(body) => body,
             none => {
                 let (upstream, name) = (&self.place.upstream, &self.place.name);
-                let body = upstream.blob(name, &self.digest, self.position, self.end).await;
+                let part = (self.position, self.end);
+                let body = upstream
+                    .blob(name, &self.digest, part, &self.place.errand())
+                    .await;
                 none.insert(body.map_err(|error| error.to_string())?)
             }
         };

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use super::server::{Asked, Response, Server, answer, challenge, token};
-use super::{MANIFEST, name, reference, upstream};
-use crate::upstream::{Access, ErrorKind};
+use super::{MANIFEST, configured, name, reference, upstream};
+use crate::upstream::ErrorKind;
 
 /// A registry whose repositories need a token of their own name, `t:<scope>`.
 fn registry(asked: &Asked) -> Response {
@@ -34,7 +34,7 @@ async fn a_challenge_is_answered_and_remembered_for_other_repositories() {
     let upstream = upstream(&server);
     for repository in ["a/b", "c", "a/b"] {
         let fetched = upstream
-            .manifest(&name(repository), &reference("v1"), Access::Configured)
+            .manifest(&name(repository), &reference("v1"), &configured())
             .await
             .unwrap();
         assert_eq!(fetched.bytes, MANIFEST);
@@ -80,7 +80,7 @@ async fn one_token_for_many_requests_at_once() {
             let upstream = upstream.clone();
             tokio::spawn(async move {
                 upstream
-                    .manifest(&name("a"), &reference("v1"), Access::Configured)
+                    .manifest(&name("a"), &reference("v1"), &configured())
                     .await
             })
         })
@@ -111,7 +111,7 @@ async fn a_token_is_fetched_on_when_its_first_caller_leaves() {
         let upstream = upstream.clone();
         tokio::spawn(async move {
             upstream
-                .manifest(&name("a"), &reference("v1"), Access::Configured)
+                .manifest(&name("a"), &reference("v1"), &configured())
                 .await
         })
     };
@@ -154,7 +154,7 @@ async fn a_revoked_token_is_replaced() {
     let upstream = upstream(&server);
     let fetch = || async {
         upstream
-            .manifest(&name("a"), &reference("v1"), Access::Configured)
+            .manifest(&name("a"), &reference("v1"), &configured())
             .await
     };
     fetch().await.unwrap();
@@ -183,7 +183,7 @@ async fn a_new_token_that_is_refused_is_the_last_word() {
     let upstream = upstream(&server);
     for _ in 0..2 {
         let error = upstream
-            .manifest(&name("nobody/nothing"), &reference("v1"), Access::Configured)
+            .manifest(&name("nobody/nothing"), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!((error.kind(), error.status()), (&ErrorKind::Absent, Some(401)));
@@ -213,7 +213,7 @@ async fn only_a_token_for_the_very_repository_tells_that_there_is_none() {
         })
         .await;
         let result = upstream(&server)
-            .manifest_head(&name("a/b"), &reference("v1"), Access::Configured)
+            .manifest_head(&name("a/b"), &reference("v1"), &configured())
             .await;
         assert_eq!(result.unwrap_err().kind(), &kind, "{scope} {status}");
     }
@@ -232,7 +232,7 @@ async fn a_constant_scope_costs_one_token() {
     let upstream = upstream(&server);
     for repository in ["a", "b/c", "d"] {
         upstream
-            .manifest(&name(repository), &reference("v1"), Access::Configured)
+            .manifest(&name(repository), &reference("v1"), &configured())
             .await
             .unwrap();
     }
@@ -257,7 +257,7 @@ async fn a_refusal_without_challenge_asks_the_root() {
     .await;
     let upstream = super::upstream_with(super::config(&format!("{}/sub/", server.url)));
     upstream
-        .manifest(&name("a/b"), &reference("v1"), Access::Configured)
+        .manifest(&name("a/b"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(
@@ -289,7 +289,7 @@ async fn a_token_service_that_refuses_means_private_or_missing() {
     })
     .await;
     let error = upstream(&server)
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::TokenDenied);
@@ -309,7 +309,7 @@ async fn answers_that_are_no_tokens() {
         })
         .await;
         let error = upstream(&server)
-            .manifest(&name("a"), &reference("v1"), Access::Configured)
+            .manifest(&name("a"), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Protocol, "{body}");

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use sha2::Digest as _;
 
 use super::server::{Server, answer, chunked, cut, stalled};
-use super::{MANIFEST, config, name, reference, sha256, upstream, upstream_with};
+use super::{MANIFEST, config, configured, name, reference, sha256, upstream, upstream_with};
 use crate::oci::{ACCEPT_MANIFESTS, Algorithm, Digest, MAX_MANIFEST_SIZE};
-use crate::upstream::{Access, ErrorKind, Failure};
+use crate::upstream::{ErrorKind, Failure};
 
 const BLOB: &[u8] = b"0123456789";
 
@@ -30,7 +30,7 @@ async fn manifests_come_with_type_and_digest() {
     .await;
     let upstream = upstream(&server);
     let by_tag = upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!((by_tag.digest, &by_tag.bytes), (sha256(&MANIFEST), &MANIFEST));
@@ -38,12 +38,12 @@ async fn manifests_come_with_type_and_digest() {
     let sha512 = Digest::from_hash(Algorithm::Sha512, &sha2::Sha512::digest(&MANIFEST)).unwrap();
     let by_digest = reference(&sha512.to_string());
     let by_digest = upstream
-        .manifest(&name("a"), &by_digest, Access::Configured)
+        .manifest(&name("a"), &by_digest, &configured())
         .await
         .unwrap();
     assert_eq!(by_digest.digest, sha512);
     let head = upstream
-        .manifest_head(&name("a"), &reference("v1"), Access::Configured)
+        .manifest_head(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(
@@ -80,7 +80,7 @@ async fn manifests_that_are_not_what_they_should_be() {
         let upstream = upstream.clone();
         async move {
             upstream
-                .manifest(&name(repository), &reference(&what), Access::Configured)
+                .manifest(&name(repository), &reference(&what), &configured())
                 .await
         }
     };
@@ -113,11 +113,11 @@ async fn a_manifest_that_breaks_off_is_asked_for_once_more() {
     .await;
     let upstream = upstream(&server);
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     let result = upstream
-        .manifest(&name("never"), &reference("v1"), Access::Configured)
+        .manifest(&name("never"), &reference("v1"), &configured())
         .await;
     assert_eq!(result.unwrap_err().kind(), &ErrorKind::Unavailable(Failure::Cut));
     assert_eq!(server.log().len(), 4);
@@ -144,7 +144,7 @@ async fn downloads_go_on_by_range() {
         let upstream = upstream.clone();
         async move {
             upstream
-                .blob(&name(repository), &sha256(BLOB), offset, None)
+                .blob(&name(repository), &sha256(BLOB), (offset, None), &configured())
                 .await
         }
     };
@@ -206,7 +206,7 @@ async fn a_body_that_breaks_off_or_falls_silent_never_ends_well() {
     ];
     for (repository, offset, kind) in table {
         let mut body = upstream
-            .blob(&name(repository), &sha256(BLOB), offset, None)
+            .blob(&name(repository), &sha256(BLOB), (offset, None), &configured())
             .await
             .unwrap();
         let error = loop {
@@ -244,14 +244,14 @@ async fn a_probe_tells_the_size() {
     ];
     for (repository, size) in sizes {
         let probed = upstream
-            .blob_probe(&name(repository), &sha256(BLOB), Access::Configured)
+            .blob_probe(&name(repository), &sha256(BLOB), &configured())
             .await
             .unwrap();
         assert_eq!(probed, size, "{repository}");
     }
     for (repository, kind) in [("odd", ErrorKind::Unexpected), ("gone", ErrorKind::NotFound)] {
         let error = upstream
-            .blob_probe(&name(repository), &sha256(BLOB), Access::Configured)
+            .blob_probe(&name(repository), &sha256(BLOB), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &kind, "{repository}");
@@ -302,7 +302,7 @@ async fn passing_failures_are_asked_again_and_others_not() {
     for (repository, kind, requests) in table {
         times.store(0, Ordering::SeqCst);
         let result = upstream
-            .manifest(&name(repository), &reference("v1"), Access::Configured)
+            .manifest(&name(repository), &reference("v1"), &configured())
             .await;
         assert_eq!(
             result.err().map(|error| error.kind().clone()),

@@ -1,9 +1,9 @@
 //! Tag lists and referrers.
 
 use super::server::{Server, answer};
-use super::{name, sha256, upstream};
+use super::{configured, name, sha256, upstream};
 use crate::oci::OCI_INDEX;
-use crate::upstream::{Access, ErrorKind};
+use crate::upstream::ErrorKind;
 
 #[tokio::test]
 async fn tags_in_pages() {
@@ -25,21 +25,18 @@ async fn tags_in_pages() {
     })
     .await;
     let upstream = upstream(&server);
-    let page = upstream.tags(&name("a"), "", Access::Configured).await.unwrap();
+    let page = upstream.tags(&name("a"), "", &configured()).await.unwrap();
     assert_eq!(
         (page.tags, page.next_query),
         (vec!["1".to_owned(), "2".to_owned()], None)
     );
-    let page = upstream
-        .tags(&name("a"), "n=2", Access::Configured)
-        .await
-        .unwrap();
+    let page = upstream.tags(&name("a"), "n=2", &configured()).await.unwrap();
     // The upstream's order stays, and neither its host nor ns.
     assert_eq!(page.tags, ["b", "a"]);
     assert_eq!(page.next_query.as_deref(), Some("n=2&last=b%2Fc"));
     assert!(
         upstream
-            .tags(&name("empty"), "", Access::Configured)
+            .tags(&name("empty"), "", &configured())
             .await
             .unwrap()
             .tags
@@ -47,7 +44,7 @@ async fn tags_in_pages() {
     );
     assert_eq!(
         upstream
-            .tags(&name("circle"), "n=1", Access::Configured)
+            .tags(&name("circle"), "n=1", &configured())
             .await
             .unwrap()
             .next_query,
@@ -56,7 +53,7 @@ async fn tags_in_pages() {
     for (repository, kind) in [("html", ErrorKind::Protocol), ("none", ErrorKind::NotFound)] {
         assert_eq!(
             upstream
-                .tags(&name(repository), "", Access::Configured)
+                .tags(&name(repository), "", &configured())
                 .await
                 .unwrap_err()
                 .kind(),
@@ -96,7 +93,7 @@ async fn referrers_over_all_pages() {
     })
     .await;
     let found = upstream(&server)
-        .referrers(&name("a"), &sha256(b""), Access::Configured)
+        .referrers(&name("a"), &sha256(b""), &configured())
         .await
         .unwrap()
         .unwrap();
@@ -123,7 +120,7 @@ async fn an_endless_list_of_referrers_ends() {
     })
     .await;
     let error = upstream(&server)
-        .referrers(&name("a"), &sha256(b""), Access::Configured)
+        .referrers(&name("a"), &sha256(b""), &configured())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Protocol);
@@ -148,7 +145,7 @@ async fn registries_without_referrers_say_so_in_many_ways() {
         "html", "odd", "303", "basic", "400", "401", "403", "404", "405", "406", "501",
     ] {
         let found = upstream
-            .referrers(&name(repository), &sha256(b""), Access::Configured)
+            .referrers(&name(repository), &sha256(b""), &configured())
             .await
             .unwrap();
         assert_eq!(found, None, "{repository}");
@@ -156,7 +153,7 @@ async fn registries_without_referrers_say_so_in_many_ways() {
     assert_eq!(server.count("/elsewhere"), 0);
     for repository in ["429", "503"] {
         let error = upstream
-            .referrers(&name(repository), &sha256(b""), Access::Configured)
+            .referrers(&name(repository), &sha256(b""), &configured())
             .await
             .unwrap_err();
         assert!(error.is_retryable(), "{repository}");

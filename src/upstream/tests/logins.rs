@@ -1,9 +1,9 @@
 //! Credentials: who sees them, and what happens when they are wrong.
 
 use super::server::{Server, answer, challenge, token};
-use super::{BASIC, MANIFEST, config, name, reference, upstream_with, with_login};
+use super::{BASIC, MANIFEST, anonymous, config, configured, name, reference, upstream_with, with_login};
 use crate::config::{Credentials, Secret};
-use crate::upstream::{Access, ErrorKind};
+use crate::upstream::ErrorKind;
 
 #[tokio::test]
 async fn basic_credentials_go_where_they_are_asked_for() {
@@ -17,7 +17,7 @@ async fn basic_credentials_go_where_they_are_asked_for() {
     let upstream = with_login(&server);
     for _ in 0..2 {
         upstream
-            .manifest(&name("a"), &reference("v1"), Access::Configured)
+            .manifest(&name("a"), &reference("v1"), &configured())
             .await
             .unwrap();
     }
@@ -32,7 +32,7 @@ async fn basic_credentials_go_where_they_are_asked_for() {
         expected
     );
     let error = upstream
-        .manifest(&name("a"), &reference("v1"), Access::Anonymous)
+        .manifest(&name("a"), &reference("v1"), &anonymous())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Denied);
@@ -46,7 +46,7 @@ async fn rejected_basic_credentials_are_not_tried_again_at_once() {
     let upstream = with_login(&server);
     for _ in 0..5 {
         let error = upstream
-            .manifest(&name("a"), &reference("v1"), Access::Configured)
+            .manifest(&name("a"), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::CredentialsRejected);
@@ -83,7 +83,7 @@ async fn expired_basic_credentials_are_told_from_a_forbidden_repository() {
         let upstream = upstream.clone();
         async move {
             let result = upstream
-                .manifest(&name(repository), &reference("v1"), Access::Configured)
+                .manifest(&name(repository), &reference("v1"), &configured())
                 .await;
             result.unwrap_err().kind().clone()
         }
@@ -105,11 +105,11 @@ async fn credentials_go_to_the_token_service_only_for_configured_access() {
     .await;
     let upstream = with_login(&server);
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     let error = upstream
-        .manifest(&name("a"), &reference("v1"), Access::Anonymous)
+        .manifest(&name("a"), &reference("v1"), &anonymous())
         .await
         .unwrap_err();
     assert!(error.is_not_found());
@@ -137,7 +137,7 @@ async fn a_wrong_login_does_not_storm_the_token_service() {
     let upstream = with_login(&server);
     for repository in ["a", "b", "c", "a"] {
         let error = upstream
-            .manifest(&name(repository), &reference("v1"), Access::Configured)
+            .manifest(&name(repository), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::CredentialsRejected);
@@ -160,14 +160,14 @@ async fn a_good_login_without_rights_is_not_a_wrong_one() {
     let upstream = with_login(&server);
     for _ in 0..3 {
         let error = upstream
-            .manifest(&name("secret"), &reference("v1"), Access::Configured)
+            .manifest(&name("secret"), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::TokenDenied);
     }
     assert_eq!(server.count("/token"), 4);
     upstream
-        .manifest(&name("open"), &reference("v1"), Access::Configured)
+        .manifest(&name("open"), &reference("v1"), &configured())
         .await
         .unwrap();
 }
@@ -187,11 +187,11 @@ async fn an_expired_token_may_be_answered_with_another_scheme() {
     .await;
     let upstream = with_login(&server);
     upstream
-        .manifest(&name("first"), &reference("v1"), Access::Configured)
+        .manifest(&name("first"), &reference("v1"), &configured())
         .await
         .unwrap();
     upstream
-        .manifest(&name("second"), &reference("v1"), Access::Configured)
+        .manifest(&name("second"), &reference("v1"), &configured())
         .await
         .unwrap();
     let tail: Vec<_> = server.log()[4..]
@@ -218,7 +218,7 @@ async fn an_untrusted_realm_never_sees_credentials() {
     })
     .await;
     let error = with_login(&server)
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Refused);
@@ -228,7 +228,7 @@ async fn an_untrusted_realm_never_sees_credentials() {
     // Without credentials there is nothing to protect; with the realm listed they may go there.
     let upstream = upstream_with(config(&server.url));
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(service.lines(), ["GET /token -"]);
@@ -239,7 +239,7 @@ async fn an_untrusted_realm_never_sees_credentials() {
         password: Secret::new("pass"),
     });
     upstream_with(listed)
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(service.lines()[1], format!("GET /token {BASIC}"));

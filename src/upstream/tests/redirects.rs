@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Response, Server, answer, challenge, token};
-use super::{BASIC, MANIFEST, config, name, reference, sha256, tuning, upstream, with_login};
-use crate::upstream::{Access, ErrorKind, Failure, Upstream};
+use super::{
+    BASIC, MANIFEST, WHOLE, config, configured, name, nobody, reference, sha256, tuning, upstream, with_login,
+};
+use crate::upstream::{ErrorKind, Failure, Upstream};
 
 const BLOB: &[u8] = b"some layer";
 
@@ -32,7 +34,7 @@ async fn credentials_do_not_follow_to_another_host() {
     let storage = Server::start(|_| async { answer(200, &[], BLOB) }).await;
     let server = registry(format!("{}/signed?key=1", storage.url)).await;
     let mut body = with_login(&server)
-        .blob(&name("a"), &sha256(BLOB), 0, None)
+        .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
         .await
         .unwrap();
     assert_eq!(body.chunk().await.unwrap().unwrap(), BLOB);
@@ -66,7 +68,7 @@ async fn on_the_same_host_they_do_and_never_come_back() {
     .await;
     let upstream = with_login(&server);
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(
@@ -103,13 +105,16 @@ async fn an_expired_signed_url_is_asked_for_anew_once() {
     })
     .await;
     let upstream = upstream(&server);
-    upstream.blob(&name("a"), &sha256(BLOB), 0, None).await.unwrap();
+    upstream
+        .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
+        .await
+        .unwrap();
     assert_eq!((server.log().len(), storage.log().len()), (2, 2));
 
     // A redirect is not remembered: each download asks the registry. And twice is enough.
     refusals.store(10, Ordering::SeqCst);
     let error = upstream
-        .blob(&name("a"), &sha256(BLOB), 0, None)
+        .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unavailable(Failure::Status(403)));
@@ -123,7 +128,7 @@ fn public(server: &Server) -> Arc<Upstream> {
     let mut tuning = tuning();
     tuning.addresses = vec![("registry.example.com".to_owned(), address)];
     let config = config(&format!("http://registry.example.com:{}", address.port()));
-    Upstream::tuned(config, Arc::new(()), &tuning).unwrap()
+    Upstream::tuned(config, nobody(), &tuning).unwrap()
 }
 
 #[tokio::test]
@@ -144,7 +149,7 @@ async fn a_public_registry_cannot_send_us_inside() {
         })
         .await;
         let error = public(&server)
-            .blob(&name("a"), &sha256(BLOB), 0, None)
+            .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Refused, "{target}");
@@ -158,7 +163,7 @@ async fn a_public_registry_cannot_send_us_inside() {
     })
     .await;
     let result = public(&server)
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await;
     assert_eq!(result.unwrap_err().kind(), &ErrorKind::Refused);
     assert!(inside.log().is_empty());
@@ -168,7 +173,7 @@ async fn a_public_registry_cannot_send_us_inside() {
 async fn redirects_in_a_circle_end() {
     let server = Server::start(|_| async { redirect(302, "/round") }).await;
     let error = upstream(&server)
-        .blob(&name("a"), &sha256(BLOB), 0, None)
+        .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Protocol);
@@ -176,7 +181,7 @@ async fn redirects_in_a_circle_end() {
     // Without a target it is a status like others.
     let server = Server::start(|_| async { answer(302, &[], "") }).await;
     let error = upstream(&server)
-        .blob(&name("a"), &sha256(BLOB), 0, None)
+        .blob(&name("a"), &sha256(BLOB), WHOLE, &configured())
         .await
         .unwrap_err();
     assert_eq!(
@@ -198,7 +203,7 @@ async fn a_target_with_a_challenge_of_its_own_gets_an_anonymous_token() {
     let server = registry(format!("{}/v2/k8s/pause/manifests/3", other.url)).await;
     let upstream = with_login(&server);
     upstream
-        .manifest(&name("pause"), &reference("3"), Access::Configured)
+        .manifest(&name("pause"), &reference("3"), &configured())
         .await
         .unwrap();
     assert_eq!(
@@ -232,7 +237,7 @@ async fn head_is_followed_and_its_refusal_is_told() {
         })
         .await;
         let error = upstream(&server)
-            .manifest_head(&name("a"), &reference("v1"), Access::Configured)
+            .manifest_head(&name("a"), &reference("v1"), &configured())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::HeadRefused, "{status} {at_home}");

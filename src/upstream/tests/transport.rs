@@ -6,9 +6,11 @@ use std::time::Duration;
 use url::Url;
 
 use super::server::{Server, answer};
-use super::{MANIFEST, config, name, observed, reference, sha256, tuning, upstream_with};
+use super::{
+    MANIFEST, WHOLE, config, configured, name, nobody, observed, reference, sha256, tuning, upstream_with,
+};
 use crate::upstream::transport::Tuning;
-use crate::upstream::{Access, ErrorKind, Failure, Observer, RequestKind, StatusLabel, Upstream};
+use crate::upstream::{ErrorKind, Failure, Observer, RequestKind, StatusLabel, Upstream};
 
 #[tokio::test]
 async fn hosts_that_cannot_be_reached() {
@@ -27,7 +29,7 @@ async fn hosts_that_cannot_be_reached() {
         // Long enough for a handshake that fails, and short enough to wait for an answer that never comes.
         config.header_timeout = Duration::from_millis(if failure == Failure::Timeout { 20 } else { 5_000 });
         let result = upstream_with(config)
-            .manifest(&name("a"), &reference("v1"), Access::Configured)
+            .manifest(&name("a"), &reference("v1"), &configured())
             .await;
         assert_eq!(
             result.unwrap_err().kind(),
@@ -46,9 +48,9 @@ async fn a_name_server_that_never_answers() {
         look_up: Arc::new(|_| Box::pin(std::future::pending())),
         ..tuning()
     };
-    let upstream = Upstream::tuned(config, Arc::new(()), &tuning).unwrap();
+    let upstream = Upstream::tuned(config, nobody(), &tuning).unwrap();
     let result = upstream
-        .manifest_head(&name("a"), &reference("v1"), Access::Configured)
+        .manifest_head(&name("a"), &reference("v1"), &configured())
         .await;
     assert_eq!(
         result.unwrap_err().kind(),
@@ -95,11 +97,11 @@ async fn an_observer_sees_each_request() {
     let notes = Arc::new(Notes::default());
     let upstream = observed(config(&server.url), notes.clone());
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     upstream
-        .blob(&name("a"), &sha256(b"x"), 0, None)
+        .blob(&name("a"), &sha256(b"x"), WHOLE, &configured())
         .await
         .unwrap_err();
     let expected = [
@@ -126,7 +128,7 @@ async fn a_proxy_is_asked_for_every_host_but_those_without() {
     let upstream = upstream_with(proxied);
     // Neither name exists: only the proxy can have answered.
     upstream
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!(proxy.log().len(), 2);
@@ -136,7 +138,7 @@ async fn a_proxy_is_asked_for_every_host_but_those_without() {
     excepted.proxy = Some(Url::parse(&proxy.url).unwrap());
     excepted.no_proxy = vec!["127.0.0.0/8".to_owned()];
     upstream_with(excepted)
-        .manifest(&name("a"), &reference("v1"), Access::Configured)
+        .manifest(&name("a"), &reference("v1"), &configured())
         .await
         .unwrap();
     assert_eq!((direct.log().len(), proxy.log().len()), (1, 2));

@@ -1,4 +1,4 @@
-//! Content by digest from any endpoint of an upstream: its own URL, and its mirrors. The digest proves the content, so a
+//! Who is asked: the registry, or for content by digest any of its endpoints. The digest proves the content, so a
 //! mirror is as good as the registry; what a tag means only the registry says.
 //!
 //! An endpoint that failed is asked last for a while. Called by `cache` through [`Upstream::blob`] and
@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Upstream;
 use super::body::BlobBody;
 use super::content::FetchedManifest;
+use super::content::ManifestHead;
+use super::endpoint::Endpoint;
+use super::errand::{Access, Errand};
 use super::error::{Error, ErrorKind};
+use super::lists::TagsPage;
 use super::transport::host_of;
-use super::{Access, Upstream};
+use crate::oci::Descriptor;
 use crate::oci::{Digest, Reference, RepositoryName};
 
 /// How long an endpoint that failed is asked last.
@@ -69,12 +74,12 @@ impl Upstream {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        offset: u64,
-        end: Option<u64>,
+        (offset, end): (u64, Option<u64>),
+        errand: &Errand,
     ) -> Result<BlobBody, Error> {
         let mut told = None;
         for endpoint in self.endpoints() {
-            match endpoint.own_blob(repository, digest, offset, end).await {
+            match endpoint.blob(repository, digest, (offset, end), errand).await {
                 Ok(body) => return Ok(body),
                 Err(error) => self.hear(endpoint, error, &mut told)?,
             }
@@ -89,20 +94,65 @@ impl Upstream {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-        access: Access,
+        errand: &Errand,
     ) -> Result<FetchedManifest, Error> {
         // What is asked for without our login is asked to learn what the registry gives to anybody.
-        if matches!(reference, Reference::Tag(_)) || access == Access::Anonymous {
-            return self.own_manifest(repository, reference, access).await;
+        if matches!(reference, Reference::Tag(_)) || errand.access == Access::Anonymous {
+            return self.own.manifest(repository, reference, errand).await;
         }
         let mut told = None;
         for endpoint in self.endpoints() {
-            match endpoint.own_manifest(repository, reference, access).await {
+            match endpoint.manifest(repository, reference, errand).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => self.hear(endpoint, error, &mut told)?,
             }
         }
         Err(self.last_word(told))
+    }
+
+    /// Asks about a manifest. The error `HeadRefused` means that GET may still succeed.
+    pub async fn manifest_head(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        errand: &Errand,
+    ) -> Result<ManifestHead, Error> {
+        self.own.manifest_head(repository, reference, errand).await
+    }
+
+    /// Proof that the repository serves the blob, and its size if the upstream tells it. Asks for the first byte:
+    /// upstreams refuse HEAD for blobs.
+    pub async fn blob_probe(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        errand: &Errand,
+    ) -> Result<Option<u64>, Error> {
+        self.own.blob_probe(repository, digest, errand).await
+    }
+
+    /// One page of the tag list. `query` is sent as it is: encoded, without the question mark, perhaps empty.
+    pub async fn tags(
+        &self,
+        repository: &RepositoryName,
+        query: &str,
+        errand: &Errand,
+    ) -> Result<TagsPage, Error> {
+        self.own.tags(repository, query, errand).await
+    }
+
+    /// What refers to `digest`, by the referrers API, over all pages. `None` when there is no such API here, which
+    /// registries say in many ways. Entries that are no descriptors are left out.
+    ///
+    /// # Errors
+    /// Only what may pass, such as `RateLimited` and `Unavailable`, and a list without end.
+    pub async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        errand: &Errand,
+    ) -> Result<Option<Vec<Descriptor>>, Error> {
+        self.own.referrers(repository, digest, errand).await
     }
 
     /// What the mirrors sent was wrong: they are asked last for a while.
@@ -112,15 +162,15 @@ impl Upstream {
     }
 
     /// All endpoints, those last that failed lately.
-    fn endpoints(&self) -> Vec<&Self> {
-        let all = std::iter::once(self).chain(self.mirrors.iter().map(Arc::as_ref));
+    fn endpoints(&self) -> Vec<&Endpoint> {
+        let all = std::iter::once(&self.own).chain(&self.mirrors).map(Arc::as_ref);
         let (last, mut first): (Vec<_>, Vec<_>) = all.partition(|endpoint| endpoint.standing.is_avoided());
         first.extend(last);
         first
     }
 
     /// What an endpoint's error means: an error when no other need be asked; else what is told if they all fail.
-    fn hear(&self, endpoint: &Self, error: Error, told: &mut Option<Error>) -> Result<(), Error> {
+    fn hear(&self, endpoint: &Endpoint, error: Error, told: &mut Option<Error>) -> Result<(), Error> {
         let faulty = is_of_the_endpoint(&error);
         if faulty {
             endpoint.standing.avoid();
@@ -141,7 +191,8 @@ impl Upstream {
     fn last_word(&self, told: Option<Error>) -> Error {
         told.unwrap_or_else(|| {
             let host = host_of(&self.config.url);
-            self.transport
+            self.own
+                .transport
                 .error(&host, ErrorKind::Setup, "there is nobody to ask")
         })
     }
