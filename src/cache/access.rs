@@ -8,7 +8,7 @@ use crate::clock::{LastUse, Timestamp};
 use crate::oci::Digest;
 use crate::storage::Change;
 
-use super::Cache;
+use super::{Cache, Shared};
 
 /// A use is noted once in this span: eviction thinks in hours.
 const GRAIN: Duration = Duration::from_mins(1);
@@ -39,6 +39,21 @@ impl Access {
     }
 }
 
+impl Shared {
+    /// Brings the uses that were noted to the index.
+    pub(super) fn flush_access(&self) {
+        let noted = std::mem::take(&mut *self.access.noted());
+        let mut changes: Vec<_> = noted
+            .into_iter()
+            .map(|(digest, at)| Change::touch(&digest, at))
+            .collect();
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(BATCH));
+            self.storage.index.submit(std::mem::replace(&mut changes, rest));
+        }
+    }
+}
+
 impl Cache {
     /// Brings uses to the index every now and then, for as long as it is polled.
     pub async fn keep_access(&self) {
@@ -50,17 +65,6 @@ impl Cache {
 
     /// Brings the uses that were noted to the index.
     pub fn flush_access(&self) {
-        let noted = std::mem::take(&mut *self.shared.access.noted());
-        let mut changes: Vec<_> = noted
-            .into_iter()
-            .map(|(digest, at)| Change::touch(&digest, at))
-            .collect();
-        while !changes.is_empty() {
-            let rest = changes.split_off(changes.len().min(BATCH));
-            self.shared
-                .storage
-                .index
-                .submit(std::mem::replace(&mut changes, rest));
-        }
+        self.shared.flush_access();
     }
 }

@@ -136,6 +136,7 @@ impl Shared {
         let Ok(_turn) = self.evictions.acquire().await else {
             return Ok(evicted);
         };
+        self.flush_access();
         // What was pulled a moment ago may still be on its way into the index. A writer that has stopped writes nothing more.
         let _ = self.storage.index.commit(Vec::new()).await;
         self.discard_partials(bytes, &mut evicted).await;
