@@ -66,6 +66,8 @@ impl Tail {
 
     /// Says what will be read next; `bounded` when the client named its end. Whether it may be sent unverified.
     pub fn want(&mut self, span: Span, bounded: bool) -> bool {
+        // What we fetched for ourselves was for the part before.
+        self.own = None;
         let progress = self.receiver.borrow();
         let verified = matches!(progress.end, Some(Ok(())));
         let to_the_end = progress.size.is_none_or(|size| span.end >= size);
