@@ -74,7 +74,12 @@ impl Blobs {
         };
         let (path, cold) = (self.yard.layout.blob(digest), self.opened(digest).is_none());
         let file = blocking(move || {
-            let file = File::open(path).ok();
+            let file = match File::open(&path) {
+                Ok(file) => Some(file),
+                Err(error) if is_of_the_file(&error) => None,
+                // Of its bytes this says nothing.
+                Err(error) => return Err(Error::at(&path)(error)),
+            };
             if let Some(file) = file.as_ref().filter(|_| cold) {
                 // What is on the disk is in question, not what memory remembers of it.
                 let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
@@ -255,6 +260,12 @@ pub(super) fn check_samples(layout: &Layout, index: &Index) -> Result<(), Error>
         });
     }
     Ok(())
+}
+
+/// Whether a file is missing, or the disk does not give it back: no shortage of memory or descriptors.
+fn is_of_the_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Whether a blob's file is missing or short, in a folder that is there.

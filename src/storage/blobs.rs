@@ -2,23 +2,22 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{LastUse, Timestamp};
-use crate::mapped::MappedFile;
+use crate::clock::Timestamp;
 use crate::oci::Digest;
 
 use super::audit::is_lost;
 use super::claims::Claims;
 use super::error::Error;
+use super::held::{Held, Slot, StoredBlob};
 use super::index::{BlobRow, Change, Index, LinkRow};
 use super::ingest::{Ingest, Yard};
 use super::layout::Layout;
 use super::partial::{Interrupted, Partials};
 use super::quarantine::Quarantine;
-use super::space::{Reservation, Space, allocated};
+use super::space::{Space, allocated};
 use super::steps;
 use super::through::Refetch;
 
@@ -27,58 +26,15 @@ const MOST_OPEN: u64 = 1024;
 /// How long an unused one stays open.
 const KEEP_OPEN: Duration = Duration::from_mins(1);
 
-/// A blob that is here, whole and verified.
-pub struct StoredBlob {
-    file: Arc<File>,
-    size: u64,
-    mapped: OnceLock<Option<Arc<MappedFile>>>,
-    /// When its last use was noted.
-    pub last_use: LastUse,
-    suspect: AtomicBool,
-    /// Its room, once it is removed: the blocks are free when the last reader lets go.
-    released: OnceLock<Reservation>,
-}
-
-impl StoredBlob {
-    /// Size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Reading it failed: it is looked at anew before it is served again.
-    pub(super) fn suspect(&self) {
-        self.suspect.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn file(&self) -> &Arc<File> {
-        &self.file
-    }
-
-    /// The file mapped, once for all readers; `None` where it cannot be.
-    pub(super) fn mapped(&self) -> Option<&Arc<MappedFile>> {
-        self.mapped
-            .get_or_init(|| MappedFile::new(self.file.clone(), self.size).ok())
-            .as_ref()
-    }
-}
-
-/// An opened blob in the cache of them, which lets go of what is removed only in its own time: a removed blob's blocks
-/// must not wait for that.
-struct Slot(Mutex<Option<Arc<StoredBlob>>>);
-
-impl Slot {
-    fn inner(&self) -> MutexGuard<'_, Option<Arc<StoredBlob>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The blobs of the data folder.
+/// The blobs of the data folder. Clones share them.
+#[derive(Clone)]
 pub struct Blobs {
     pub(super) yard: Arc<Yard>,
     pub(super) index: Arc<Index>,
-    open: moka::sync::Cache<Digest, Arc<Slot>>,
+    pub(super) open: moka::sync::Cache<Digest, Arc<Slot>>,
+    held: Arc<Held>,
     pub(super) claims: Claims,
-    pub(super) quarantine: Quarantine,
+    pub(super) quarantine: Arc<Quarantine>,
 }
 
 impl Blobs {
@@ -102,8 +58,9 @@ impl Blobs {
             yard,
             index,
             open,
+            held: Arc::default(),
             claims: Claims::default(),
-            quarantine,
+            quarantine: Arc::new(quarantine),
         }
     }
 
@@ -114,13 +71,12 @@ impl Blobs {
 
     /// A blob that is open already: the warm path, which touches nothing but memory.
     pub fn opened(&self, digest: &Digest) -> Option<Arc<StoredBlob>> {
-        let blob = self.open.get(digest)?.inner().clone();
-        blob.filter(|blob| !blob.suspect.load(Ordering::Relaxed))
+        self.open.get(digest)?.get().filter(|blob| !blob.is_suspect())
     }
 
     fn is_suspect(&self, digest: &Digest) -> bool {
-        let blob = self.open.get(digest).and_then(|slot| slot.inner().clone());
-        blob.is_some_and(|blob| blob.suspect.load(Ordering::Relaxed))
+        let blob = self.open.get(digest).and_then(|slot| slot.get());
+        blob.is_some_and(|blob| blob.is_suspect())
     }
 
     /// Opens a blob that is here.
@@ -132,21 +88,20 @@ impl Blobs {
             // The disk does not give it back.
             self.put_aside(digest).await?;
         }
-        let (layout, wanted) = (self.yard.layout.clone(), *digest);
+        let (layout, held, wanted) = (self.yard.layout.clone(), self.held.clone(), *digest);
         let found = self
             .index
             .read(move |index| {
                 index
                     .blob(&wanted)?
-                    .map(|row| open_file(&layout, &wanted, &row))
+                    .map(|row| open_file(&layout, &held, &wanted, &row))
                     .transpose()
             })
             .await?;
         match found {
             None => Ok(None),
             Some(Some(blob)) => {
-                let slot = Slot(Mutex::new(Some(blob.clone())));
-                self.open.insert(*digest, Arc::new(slot));
+                self.open.insert(*digest, Arc::new(Slot::new(blob.clone())));
                 Ok(Some(blob))
             }
             Some(None) => {
@@ -193,7 +148,14 @@ impl Blobs {
     /// Makes a verified blob durable and known, in law 3's order.
     pub async fn publish(&self, mut ingest: Ingest, digest: &Digest, size: u64) -> Result<(), Error> {
         let _claim = self.claims.claim(digest).await;
+        let growing = ingest.growing().clone();
         blocking(move || ingest.place()).await?;
+        self.forget_opened(digest);
+        // Who came while it arrived reads on, and is a reader like any other.
+        let stored = growing.file.clone().map(|file| self.held.put(digest, file, size));
+        if let Some(stored) = &stored {
+            growing.has_become(stored.clone());
+        }
         let row = BlobRow {
             size,
             stored_at: Timestamp::now(),
@@ -209,7 +171,10 @@ impl Blobs {
                     let path = self.yard.layout.blob(digest);
                     let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path)));
                     if removed.await.is_ok() {
-                        drop(self.yard.space.reclaim(allocated(size)));
+                        let room = self.yard.space.reclaim(allocated(size));
+                        if let Some(stored) = stored {
+                            stored.give_back(room);
+                        }
                     }
                     return Err(error);
                 }
@@ -241,7 +206,22 @@ impl Blobs {
         Ok(self.take_away(digest, Fate::Lost).await?.is_some())
     }
 
+    /// Lets the cache of opened blobs go of one.
+    fn forget_opened(&self, digest: &Digest) {
+        if let Some(slot) = self.open.remove(digest) {
+            slot.empty();
+        }
+    }
+
+    /// By a task of its own: half of it must not be done because a client has left.
     async fn take_away(&self, digest: &Digest, fate: Fate) -> Result<Option<u64>, Error> {
+        let (blobs, digest) = (self.clone(), *digest);
+        tokio::spawn(async move { blobs.take_away_whole(&digest, fate).await })
+            .await
+            .unwrap_or_else(|panic| Err(Error::Index(format!("removing a blob failed: {panic}"))))
+    }
+
+    async fn take_away_whole(&self, digest: &Digest, fate: Fate) -> Result<Option<u64>, Error> {
         let _claim = self.claims.claim(digest).await;
         let (wanted, layout) = (*digest, self.yard.layout.clone());
         let found = self
@@ -250,7 +230,9 @@ impl Blobs {
                 let Some(row) = index.blob(&wanted)? else {
                     return Ok(None);
                 };
-                if fate == Fate::Lost && !is_lost(&layout, &wanted, &row)? {
+                // Looked at in any case: what a folder that is gone lacks is not forgotten.
+                let lost = fate != Fate::Unlinked && is_lost(&layout, &wanted, &row)?;
+                if fate == Fate::Lost && !lost {
                     return Ok(None);
                 }
                 // Who may read it may do so when it is here again.
@@ -275,11 +257,12 @@ impl Blobs {
         );
         steps::before("remove: commit");
         self.index.commit(changes).await?;
-        let opened = self.open.remove(digest).and_then(|slot| slot.inner().take());
         if self.index.read(move |index| index.blob(&wanted)).await?.is_some() {
             // Somebody wrote a row past us: then its bytes must stay.
             return Ok(None);
         }
+        self.forget_opened(digest);
+        let opened = self.held.take(digest);
         let layout = self.yard.layout.clone();
         blocking(move || {
             let path = layout.blob(&wanted);
@@ -300,20 +283,14 @@ impl Blobs {
         if fate == Fate::Quarantined {
             self.quarantine.add(*digest, room);
         } else if let Some(blob) = opened {
-            // Set once: a blob is removed once. Dropped with its last reader.
-            let _ = blob.released.set(room);
+            blob.give_back(room);
         }
         Ok(Some(bytes))
     }
 
     /// Whether somebody reads the blob at the moment.
     pub fn is_read(&self, digest: &Digest) -> bool {
-        let slot = self.open.get(digest);
-        slot.is_some_and(|slot| {
-            slot.inner()
-                .as_ref()
-                .is_some_and(|blob| Arc::strong_count(blob) > 1)
-        })
+        self.held.is_read(digest)
     }
 }
 
@@ -345,7 +322,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// `None` when the file is not what its row says.
-fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<Arc<StoredBlob>>, Error> {
+fn open_file(
+    layout: &Layout,
+    held: &Arc<Held>,
+    digest: &Digest,
+    row: &BlobRow,
+) -> Result<Option<Arc<StoredBlob>>, Error> {
     let path = layout.blob(digest);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -357,12 +339,5 @@ fn open_file(layout: &Layout, digest: &Digest, row: &BlobRow) -> Result<Option<A
         // The file stays where it is: the next one is renamed over it.
         return Ok(None);
     }
-    Ok(Some(Arc::new(StoredBlob {
-        file: Arc::new(file),
-        size,
-        mapped: OnceLock::new(),
-        last_use: LastUse::default(),
-        suspect: AtomicBool::new(false),
-        released: OnceLock::new(),
-    })))
+    Ok(Some(held.join(digest, file, size)))
 }

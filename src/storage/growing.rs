@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,7 @@ use crate::mapped::MappedFile;
 use crate::oci::Digest;
 
 use super::extents::Extents;
+use super::held::StoredBlob;
 use super::space::Reservation;
 use super::tail::Tail;
 use super::through::Refetch;
@@ -134,6 +135,10 @@ pub struct Growing {
     readers: Mutex<Readers>,
     attention: Notify,
     moved: Notify,
+    /// Whether nothing is written any more: the file is verified, or the next fill's. Read for the time of a write.
+    sealed: RwLock<bool>,
+    /// What it has become: who reads from here reads that.
+    stored: OnceLock<Arc<StoredBlob>>,
     /// Held as long as anybody has the file open, which takes up its blocks even when it is unlinked.
     pub(super) room: Mutex<Option<Reservation>>,
 }
@@ -155,6 +160,8 @@ impl Growing {
             readers: Mutex::default(),
             attention: Notify::new(),
             moved: Notify::new(),
+            sealed: RwLock::default(),
+            stored: OnceLock::new(),
             room: Mutex::new(room),
         })
     }
@@ -249,6 +256,10 @@ impl Growing {
         let Some(file) = &self.file else {
             return Err(io::ErrorKind::StorageFull.into());
         };
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        if *sealed {
+            return Err(io::Error::other("the download was given up"));
+        }
         let mut at = position;
         for part in bytes.chunks(MOST_WRITTEN) {
             file.write_all_at(part, at)?;
@@ -260,8 +271,20 @@ impl Growing {
         Ok(())
     }
 
+    /// Ends all writing, by streams that are late too. Waits for one that is going on.
+    pub(super) fn seal(&self) {
+        *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// It is in its place.
+    pub(super) fn has_become(&self, stored: Arc<StoredBlob>) {
+        // Published once.
+        let _ = self.stored.set(stored);
+    }
+
     /// Nothing more comes: readers are broken off with `reason`, unless they already have a verified blob.
     pub(super) fn fail(&self, reason: &str) {
+        self.seal();
         self.progress.send_modify(|progress| {
             progress.end.get_or_insert_with(|| Err(reason.into()));
         });

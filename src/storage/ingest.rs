@@ -22,7 +22,7 @@ use super::growing::{Growing, Progress};
 use super::hasher::Hasher;
 use super::layout::{Layout, sync_folder};
 use super::partial::{self, Partial, Partials, Record};
-use super::space::{NoRoom, Reservation, Space};
+use super::space::{NoRoom, Reservation, Space, allocated};
 use super::steps;
 use super::through::Refetch;
 use super::window::{Foothold, WINDOW, Window};
@@ -109,17 +109,20 @@ impl Ingest {
         ))
     }
 
-    /// Goes on with a partial file of an earlier ingest; `None` when there is none. `refetch` is made for the
+    /// Goes on with a partial file of an earlier ingest; `None` when there is none, or no room for the rest of it. `refetch` is made for the
     /// repository that it was for.
     pub(super) fn resume(yard: Arc<Yard>, digest: Digest, refetch: Option<Arc<dyn Refetch>>) -> Option<Self> {
-        let Partial { record, room } = yard.partials.take(&digest)?;
+        let Partial { record, mut room } = yard.partials.take(&digest)?;
         let path = yard.layout.partial(&digest);
         let file = File::options().read(true).write(true).open(&path);
-        let Ok(file) = file else {
+        // Not all file systems can allocate ahead, and copies have holes: then it takes up less than it will.
+        let size = record.size;
+        let fits = size.is_none_or(|size| room.bytes() >= allocated(size) || room.grow(size).is_ok());
+        let file = file.and_then(|file| allocate(&file, size).map(|()| file));
+        let Some(file) = file.ok().filter(|_| fits) else {
             partial::remove(&path);
             return None;
         };
-        let size = record.size;
         Some(Self::on_disk(
             yard, digest, path, file, record, size, room, refetch,
         ))
@@ -377,6 +380,7 @@ impl Ingest {
         let Some(hasher) = self.hasher.take() else {
             return Ok(self.front);
         };
+        self.growing.seal();
         let actual = hasher.finish();
         if actual != self.digest {
             return Err(Error::WrongDigest {

@@ -10,6 +10,7 @@ mod error;
 mod extents;
 mod growing;
 mod hasher;
+mod held;
 mod index;
 mod ingest;
 mod journal;
@@ -30,11 +31,12 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub use audit::{Health, Inspection, Looked, Swept};
-pub use blobs::{Blobs, StoredBlob};
+pub use blobs::Blobs;
 pub use error::Error;
 pub use extents::Extents;
 pub use growing::{Growing, NEAR, Want};
 pub use hasher::Hasher;
+pub use held::StoredBlob;
 pub use index::{
     BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinRow, Proof, ReferrersRow, Removed, TagRow,
     Totals, Unit, UnitKey, UnitKind,

@@ -150,9 +150,12 @@ impl Partials {
                 }
                 None => {}
             }
-            let blocks = fs::metadata(&path).map_or(0, |file| file.blocks() * 512);
+            let (blocks, length) =
+                fs::metadata(&path).map_or((0, 0), |file| (file.blocks() * 512, file.len()));
             match digest_of(&path).zip(Record::read(&path)) {
-                Some((digest, record)) if record.extents.total() > 0 => {
+                Some((digest, record))
+                    if record.extents.total() > 0 && record.extents.is_sound(Some(length)) =>
+                {
                     let room = space.adopt(blocks);
                     known.insert(digest, Partial { record, room });
                 }
@@ -199,8 +202,11 @@ impl Partials {
 
     /// Removes one that no fill holds: bytes of room that this gave back.
     pub(super) fn discard(&self, digest: &Digest) -> Option<u64> {
-        let partial = self.take(digest)?;
+        let mut known = self.known();
+        let partial = known.remove(digest)?;
+        // Still locked: a fill that finds none makes a new one.
         remove(&self.layout.partial(digest));
+        drop(known);
         Some(partial.room.bytes())
     }
 }

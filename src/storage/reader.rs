@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::mapped::MappedFile;
 use crate::oci::Span;
 
-use super::blobs::StoredBlob;
+use super::held::StoredBlob;
 use super::tail::{Found, Tail};
 
 /// Bytes handed over at a time: large enough for few system calls, small enough for one buffer a client.

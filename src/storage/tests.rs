@@ -355,3 +355,158 @@ async fn without_its_row_no_file_stays() {
     drop(reader);
     assert_eq!(storage.blobs.space().usage().used, 0);
 }
+
+/// Publishes `bytes`, and gives what reads them from the moment before.
+async fn publish(storage: &Storage, bytes: &Bytes, digest: Digest) -> BlobReader {
+    let size = bytes.len() as u64;
+    let mut ingest = ingest(storage, digest, Some(size));
+    let reader = BlobReader::Growing(ingest.growing().tail());
+    ingest.append(bytes).unwrap();
+    ingest.verify().unwrap();
+    storage.blobs.publish(ingest, &digest, size).await.unwrap();
+    reader
+}
+
+#[tokio::test]
+async fn who_came_while_it_arrived_reads_it_still() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    let mut reader = publish(&storage, &bytes, digest).await;
+    assert!(storage.blobs.is_read(&digest));
+    assert_eq!(storage.blobs.remove(&digest).await.unwrap(), Some(8192));
+    assert_eq!(
+        storage.blobs.space().usage().used,
+        8192,
+        "its blocks are not free"
+    );
+    // It comes back meanwhile: nobody reads that one.
+    drop(publish(&storage, &bytes, digest).await);
+    assert!(!storage.blobs.is_read(&digest));
+    assert_eq!(read_all(&mut reader, true).await.unwrap(), bytes);
+    drop(reader);
+    assert_eq!(storage.blobs.space().usage().used, 8192);
+}
+
+#[tokio::test]
+async fn who_reads_for_long_is_not_forgotten() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    drop(publish(&storage, &bytes, digest).await);
+    assert!(!storage.blobs.is_read(&digest));
+    let mut reader = BlobReader::Stored(storage.blobs.open(&digest).await.unwrap().unwrap());
+    // As after a minute in which nobody else asks for it.
+    storage.blobs.open.invalidate(&digest);
+    storage.blobs.open.run_pending_tasks();
+    assert!(storage.blobs.is_read(&digest));
+    assert_eq!(storage.blobs.remove(&digest).await.unwrap(), Some(8192));
+    assert_eq!(storage.blobs.space().usage().used, 8192);
+    assert_eq!(read_all(&mut reader, true).await.unwrap(), bytes);
+    drop(reader);
+    assert_eq!(storage.blobs.space().usage().used, 0);
+}
+
+#[tokio::test]
+async fn a_removal_that_nobody_waits_for_any_more_is_finished() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    drop(publish(&storage, &bytes, digest).await);
+    let mut removal = Box::pin(storage.blobs.remove(&digest));
+    while storage.index.blob(&digest).unwrap().is_some() {
+        assert!(futures_util::poll!(&mut removal).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(removal);
+    // Waits for the claim on the digest.
+    assert_eq!(storage.blobs.remove(&digest).await.unwrap(), None);
+    assert!(!storage.blobs.yard.layout.blob(&digest).exists());
+    assert_eq!(storage.blobs.space().usage().used, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_not_rotten() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    drop(publish(&storage, &bytes, digest).await);
+    let file = storage.blobs.yard.layout.blob(&digest);
+    // A failure that says nothing of the bytes, like a lack of descriptors.
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    assert!(storage.blobs.inspect(&digest).await.is_err());
+    fs::remove_file(&file).unwrap();
+
+    // A volume that is no longer there.
+    let marker = root.path().join(layout::MARKER);
+    fs::remove_file(&marker).unwrap();
+    assert!(matches!(
+        storage.blobs.put_aside(&digest).await,
+        Err(Error::Foreign { .. })
+    ));
+    assert!(storage.index.blob(&digest).unwrap().is_some(), "its row stays");
+    fs::write(marker, "{}").unwrap();
+    assert!(storage.blobs.put_aside(&digest).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_partial_file_with_holes_takes_its_room_before_it_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (bytes, digest) = content(3_000_000);
+    let path = {
+        let storage = open(root.path()).unwrap();
+        let mut first = ingest(&storage, digest, Some(3_000_000));
+        first.append(&bytes.slice(..1_000_000)).unwrap();
+        drop(first);
+        storage.close();
+        storage.blobs.yard.layout.partial(&digest)
+    };
+    // What a file system that cannot allocate ahead, or a copy of the folder, makes of it.
+    fs::write(&path, &bytes[..1_000_000]).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(3_000_000)
+        .unwrap();
+    let source = Arc::new(Source(Bytes::new()));
+    {
+        let storage = open(root.path()).unwrap();
+        assert!(storage.blobs.space().usage().used < allocated(3_000_000));
+        let second = storage.blobs.resume(digest, source.clone()).unwrap();
+        assert_eq!(second.front(), 1_000_000);
+        assert_eq!(storage.blobs.space().usage().used, allocated(3_000_000));
+        drop(second);
+        storage.close();
+    }
+    // Cut short, it is of no use.
+    fs::write(&path, &bytes[..999_999]).unwrap();
+    let storage = open(root.path()).unwrap();
+    assert!(storage.blobs.resume(digest, source).is_none());
+    assert_eq!(storage.blobs.space().usage().used, 0);
+    assert_eq!(partials(root.path()), 0);
+}
+
+#[tokio::test]
+async fn parts_of_what_passes_through_are_read_in_any_order() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(20_000_000);
+    let source = Arc::new(Source(bytes.clone()));
+    let ingest = storage.blobs.pass_through(digest, Some(20_000_000), source);
+    let mut reader = BlobReader::Growing(ingest.growing().tail());
+    for (start, end) in [
+        (15_000_000, 15_020_000),
+        (9_000_000, 9_000_100),
+        (19_000_000, 19_000_100),
+    ] {
+        reader.want(Span { start, end }, true);
+        let (mut at, mut part) = (start, Vec::new());
+        while let Some(piece) = reader.read(at, Some(end), false).await.unwrap() {
+            at += piece.len() as u64;
+            part.extend_from_slice(&piece);
+        }
+        assert!(part == bytes[start as usize..end as usize]);
+    }
+}

@@ -172,6 +172,38 @@ async fn an_index_goes_after_its_last_child() {
 }
 
 #[tokio::test]
+async fn what_was_used_a_moment_ago_is_not_the_oldest() {
+    let (upstream, daemon) = capped().await;
+    let [old, new] = [1, 2].map(|seed| Image::new().layer(random(seed, 2 * MIB)));
+    upstream.put(REPO, "old", &old);
+    upstream.put(REPO, "new", &new);
+    pull(&daemon, "old", &old).await;
+    pull(&daemon, "new", &new).await;
+    pull(&daemon, "old", &old).await;
+    evict(&daemon, "1MiB").await;
+    assert!(here(&daemon, &old.layer_digest(0)));
+    assert!(!here(&daemon, &new.layer_digest(0)));
+}
+
+#[tokio::test]
+async fn what_is_read_since_it_arrived_stays() {
+    let (upstream, daemon) = capped().await;
+    let image = Image::new().layer(random(1, 6 * MIB));
+    upstream.put(REPO, "1", &image);
+    assert_eq!(get(daemon.manifest_url(NAME, "1")).await.status, 200);
+    let url = daemon.blob_url(NAME, &image.layer_digest(0));
+    let mut reader = Raw::connect_slow(&url).await;
+    reader.ask("GET", &url, &[]).await;
+    reader.head().await.expect("a head");
+    idle(&daemon).await;
+    evict(&daemon, "6MiB").await;
+    assert!(here(&daemon, &image.layer_digest(0)));
+    let (body, ending) = reader.finish().await;
+    assert_eq!(ending, Ending::Complete);
+    assert!(body == image.layers()[0].bytes);
+}
+
+#[tokio::test]
 async fn what_is_being_read_stays() {
     let (upstream, daemon) = capped().await;
     let image = Image::new().layer(random(1, 6 * MIB));

@@ -99,6 +99,26 @@ async fn open_ended_ranges_cut_by_the_client_share_one_download() {
 }
 
 #[tokio::test]
+async fn what_comes_too_late_for_a_fill_is_not_written_into_the_next_ones_file() {
+    let scene = with(&[("cache.finish_fill", "\"never\"")]).await;
+    let blob = scene.put(random(9, 4 << 20));
+    let front = scene.upstream.stall(blob.get(), 100_000);
+    let late = Gate::new();
+    let lie = serve().stall_at(2_050_000, &late).flip_at(2_050_000);
+    scene.upstream.once(blob.get().ranged(), lie);
+    let mut part = open_with(&blob.url, &[("range", "bytes=2000000-2099999")]).await;
+    part.read(50_000).await;
+    late.reached().await;
+    drop(part);
+    scene.logged(&["a fill stopped", &blob.digest]).await;
+    front.cut();
+    scene.hit(&blob).await;
+    late.release();
+    scene.metric("wharfinger_fills_running 0").await;
+    assert!(get(&blob.url).await.ok() == blob.bytes);
+}
+
+#[tokio::test]
 async fn an_upstream_that_ignores_ranges_is_waited_for() {
     let scene = Scene::start().await;
     let blob = scene.put(random(3, 4 << 20));

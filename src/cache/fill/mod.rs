@@ -258,8 +258,9 @@ impl Job {
                 drop_discarding(ingest, &error.message);
                 return Err(Ended::Failed(error));
             }
+            // Its own file cannot be read: the next fill would fail at the same place.
             Err(End::Storage(error)) => {
-                ingest.fail(&error.to_string());
+                drop_discarding(ingest, &error.to_string());
                 return Err(Ended::Failed(error.into()));
             }
             Err(End::Upstream(error)) => {
