@@ -324,6 +324,18 @@ impl Observer for Observed {
         self.0.rate_limit(prefix, limit, remaining);
     }
 
+    fn endpoint_open(&self, prefix: &str, host: &str, open: bool) {
+        self.0.endpoint_open(prefix, host, open);
+    }
+
+    fn hedge(&self, prefix: &str, won: bool) {
+        self.0.hedge(prefix, won);
+    }
+
+    fn moved_on(&self, prefix: &str) {
+        self.0.moved_on(prefix);
+    }
+
     fn bytes_in(&self, prefix: &str, _kind: RequestKind, bytes: u64) {
         self.0.bytes_in(prefix, bytes);
     }

@@ -15,7 +15,8 @@ use super::inflight::Opened;
 use super::look::Found;
 use super::negative::Missing;
 use super::report::{
-    Content, Expected, Explanation, FillReport, Room, State, TagReport, UpstreamReport, UpstreamState, span,
+    Content, EndpointReport, Expected, Explanation, FillReport, Room, State, TagReport, UpstreamReport,
+    UpstreamState, span,
 };
 use super::revalidate::judge;
 use super::{Cache, Place};
@@ -139,6 +140,14 @@ impl Cache {
             answered_seconds: health.answered.map(ago),
             failed_seconds: health.failed.as_ref().map(|(at, _)| ago(*at)),
             failure: health.failed.map(|(_, status)| status.into()),
+            endpoints: upstream
+                .endpoint_states()
+                .into_iter()
+                .map(|endpoint| EndpointReport {
+                    host: endpoint.host,
+                    breaker: endpoint.breaker.as_str().to_owned(),
+                })
+                .collect(),
             limit: health.limit,
             remaining: health.remaining,
         }

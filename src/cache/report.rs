@@ -218,6 +218,15 @@ impl UpstreamState {
     }
 }
 
+/// A registry or a mirror of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// Its host, with the port if it is not the usual one.
+    pub host: String,
+    /// Its breaker: `closed` (asked as usual), `open` (left alone), `half-open` (tried by the next request).
+    pub breaker: String,
+}
+
 /// An upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamReport {
@@ -236,6 +245,9 @@ pub struct UpstreamReport {
     /// How it last failed: a status, or the word of why there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// How its endpoints stand, the registry first, then its mirrors.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointReport>,
     /// Its rate limit, in pulls, as last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,

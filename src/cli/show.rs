@@ -90,6 +90,17 @@ fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
+/// How it last failed, and which of its endpoints are left alone.
+fn trouble_of(upstream: &UpstreamReport) -> String {
+    let alone = upstream
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.breaker != "closed");
+    let alone = alone.map(|endpoint| format!("{} {}", endpoint.host, endpoint.breaker));
+    let failure = upstream.failure.clone();
+    failure.into_iter().chain(alone).collect::<Vec<_>>().join(", ")
+}
+
 fn pulls_left(upstream: &UpstreamReport) -> Option<String> {
     match (upstream.remaining, upstream.limit) {
         (Some(remaining), Some(limit)) => Some(format!("{} of {}", number(remaining), number(limit))),
@@ -186,7 +197,7 @@ pub(super) fn status(status: &Status) -> String {
             pulls_left(upstream).unwrap_or_else(|| "-".to_owned()),
             ago(upstream.answered_seconds),
             ago(upstream.failed_seconds),
-            upstream.failure.clone().unwrap_or_default(),
+            trouble_of(upstream),
         ]
     }));
     text.push('\n');

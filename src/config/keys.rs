@@ -35,6 +35,8 @@ pub(super) const TAG_RULE: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
 ];
+/// Keys of each table in `upstream.<prefix>.mirrors`.
+pub(super) const MIRROR: &[&str] = &["url", "rewrite", "tags", "username", "password", "password_file"];
 /// Keys of each `[upstream.<prefix>]`.
 pub(super) const UPSTREAM: &[&str] = &[
     "enabled",
@@ -55,6 +57,9 @@ pub(super) const UPSTREAM: &[&str] = &[
     "header_timeout",
     "idle_timeout",
     "max_connections",
+    "hedge",
+    "breaker",
+    "min_rate",
     "tag_ttl",
     "stale_if_error",
     "negative_ttl",
@@ -75,16 +80,17 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("log", LOG),
 ];
 
-/// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. A rule's keys
-/// are in `cache.tag_rule` and `upstream.<prefix>.tag_rule`.
+/// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
+/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule` and `upstream.<prefix>.mirrors`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const RULES: [(&str, &[&str]); 2] = [
+    const TABLES: [(&str, &[&str]); 3] = [
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),
+        ("upstream.<prefix>.mirrors", MIRROR),
     ];
     SECTIONS
         .iter()
-        .chain(&RULES)
+        .chain(&TABLES)
         .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
 }
 

@@ -73,6 +73,11 @@ impl<'a> Reader<'a> {
         self.section.entries.remove(key);
     }
 
+    /// Where faults are noted that are no key's of this section.
+    pub(super) fn faults(&mut self) -> &mut Vec<Fault> {
+        self.faults
+    }
+
     pub(super) fn fault(&mut self, origin: &Origin, key: &str, reason: impl Into<String>) {
         self.faults.push(Fault::new(
             &origin.label(),

@@ -11,6 +11,7 @@ use super::credentials::{Credentials, read_certificates};
 use super::fault::Fault;
 use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules};
 use super::keys;
+use super::mirror::{self, Mirror};
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
 use super::value;
@@ -61,13 +62,14 @@ impl FinishFill {
 
 /// An upstream that is enabled, ready for use.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct UpstreamConfig {
     /// The name by which people address it, one component of a repository name.
     pub prefix: String,
     /// The registry, http or https; `/v2/` comes after its path.
     pub url: Url,
-    /// Where content that is named by its digest is asked for when `url` cannot serve it, in this order.
-    pub mirrors: Vec<Url>,
+    /// Who is asked when `url` cannot serve, in this order.
+    pub mirrors: Vec<Mirror>,
     /// Hosts (lower case, with a port if any) that mean this upstream in `ns` and in paths.
     pub hosts: Vec<String>,
     /// Our login there, if any.
@@ -94,6 +96,12 @@ pub struct UpstreamConfig {
     pub idle_timeout: Duration,
     /// Connections to one host for blobs.
     pub max_connections: usize,
+    /// Ask a second endpoint when the first is late.
+    pub hedge: bool,
+    /// Leave an endpoint alone that fails again and again.
+    pub breaker: bool,
+    /// Bytes per second below which a download goes on elsewhere; zero for never.
+    pub min_rate: u64,
     /// How long what it said holds, where no rule says otherwise.
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
@@ -236,7 +244,7 @@ fn read_one(
             format!("is required, like \"https://registry.example.com\"{hint}"),
         );
     }
-    let mirrors = reader.take("mirrors", |entry| entry.list(value::http_url));
+    let mirrors = mirror::read(&mut reader, &prefix, enabled);
     let hosts = reader.take_entry("hosts", |entry| entry.list(value::host));
     let (hosts, hosts_from) = match (hosts, builtin, &url) {
         (Some((hosts, origin)), _, _) => (hosts, Some(origin)),
@@ -276,6 +284,9 @@ fn read_one(
     let header_timeout = time_out(&mut reader, "header_timeout", 10);
     let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
     let max_connections = reader.take("max_connections", Entry::count).unwrap_or(64);
+    let hedge = reader.take("hedge", Entry::boolean).unwrap_or(true);
+    let breaker = reader.take("breaker", Entry::boolean).unwrap_or(true);
+    let min_rate = reader.take("min_rate", Entry::bytes).unwrap_or(16 * 1024);
     let freshness = Spans::read(&mut reader).over(defaults.freshness);
     let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
     let tables = reader.take_entry("tag_rule", |entry| {
@@ -291,7 +302,7 @@ fn read_one(
     let config = url.map(|url| UpstreamConfig {
         prefix: prefix.clone(),
         url,
-        mirrors: mirrors.unwrap_or_default(),
+        mirrors,
         hosts: hosts.clone(),
         credentials,
         realms,
@@ -305,6 +316,9 @@ fn read_one(
         header_timeout,
         idle_timeout,
         max_connections,
+        hedge,
+        breaker,
+        min_rate,
         freshness,
         finish_fill,
         tag_rules,

@@ -122,6 +122,21 @@ impl Metrics {
                 "What the upstream said was left of its rate limit, in requests, as last seen.",
                 &["upstream"],
             ),
+            open: family.gauges(
+                "wharfinger_upstream_endpoint_open",
+                "1 while the breaker of an endpoint is open or half-open: it failed too often and is left alone.",
+                &["upstream", "host"],
+            ),
+            hedges: family.counters(
+                "wharfinger_upstream_hedges_total",
+                "Requests that were raced on a second endpoint because the first was late, by whether the second won.",
+                &["upstream", "result"],
+            ),
+            moved_on: family.counters(
+                "wharfinger_upstream_moved_on_total",
+                "Downloads that came more slowly than min_rate and went on over another connection.",
+                &["upstream"],
+            ),
         };
         let children = DOORS * OPERATIONS * OUTCOMES * CLASSES.len();
         Self {
@@ -202,6 +217,23 @@ impl Metrics {
             .with_label_values(&[prefix, kind, status])
             .inc();
         self.upstream(prefix).request_ended(status);
+    }
+
+    /// The breaker of an endpoint opened or closed.
+    pub fn endpoint_open(&self, prefix: &str, host: &str, open: bool) {
+        let gauge = self.upstreams.open.with_label_values(&[prefix, host]);
+        gauge.set(i64::from(open));
+    }
+
+    /// A request was raced on a second endpoint.
+    pub fn hedge(&self, prefix: &str, won: bool) {
+        let result = if won { "won" } else { "lost" };
+        self.upstreams.hedges.with_label_values(&[prefix, result]).inc();
+    }
+
+    /// A download went on over another connection because it came too slowly.
+    pub fn moved_on(&self, prefix: &str) {
+        self.upstreams.moved_on.with_label_values(&[prefix]).inc();
     }
 
     /// What an upstream said of its rate limit, in requests.

@@ -18,6 +18,9 @@ pub(super) struct Upstreams {
     pub(super) requests: IntCounterVec,
     pub(super) limit: IntGaugeVec,
     pub(super) remaining: IntGaugeVec,
+    pub(super) open: IntGaugeVec,
+    pub(super) hedges: IntCounterVec,
+    pub(super) moved_on: IntCounterVec,
 }
 
 /// One upstream's children.

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use super::endpoints::Standing;
+use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind, Failure};
+use super::floor::Floor;
 use super::observer::RequestKind;
-use super::reply::Reply;
-use super::transport::Transport;
+use super::reply::{ReadError, Reply};
 
 /// The body of a blob, from `offset` on. Dropping it ends the download.
 pub struct BlobBody {
@@ -22,10 +23,16 @@ pub struct BlobBody {
     /// Whether it comes from a mirror.
     pub is_mirrored: bool,
     reply: Reply,
-    transport: Arc<Transport>,
-    standing: Arc<Standing>,
+    endpoint: Arc<Endpoint>,
     /// What is still to come, if the upstream told.
     left: Option<u64>,
+    floor: Option<Floor>,
+    /// Since when nothing has come.
+    silent: Option<Instant>,
+    /// It came too slowly, as last judged.
+    crawls: bool,
+    /// Somebody else can be asked.
+    others: bool,
 }
 
 impl std::fmt::Debug for BlobBody {
@@ -40,9 +47,7 @@ impl std::fmt::Debug for BlobBody {
 
 impl BlobBody {
     pub(super) fn new(
-        transport: Arc<Transport>,
-        standing: Arc<Standing>,
-        is_mirrored: bool,
+        endpoint: Arc<Endpoint>,
         reply: Reply,
         offset: u64,
         size: Option<u64>,
@@ -52,12 +57,25 @@ impl BlobBody {
             offset,
             size,
             host: reply.host().to_owned(),
-            is_mirrored,
+            is_mirrored: endpoint.is_mirror,
             reply,
-            transport,
-            standing,
+            endpoint,
             left,
+            floor: None,
+            silent: None,
+            crawls: false,
+            others: false,
         }
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// It ends as cut when it comes more slowly than `least` bytes per second and another connection may do better.
+    pub(super) fn keep_above(&mut self, least: u64, others: bool) {
+        self.others = others;
+        self.floor = Floor::new(least, self.endpoint.floor_span);
     }
 
     /// The next piece, never empty; `None` at a clean end, which comes only when all bytes came that were announced.
@@ -75,15 +93,12 @@ impl BlobBody {
 
     /// The endpoint that sends this is asked last for a while: what lacks may come from another.
     pub fn avoid(&self) {
-        self.standing.avoid();
+        self.endpoint.breaker.avoid();
     }
 
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let chunk = self.reply.chunk().await.map_err(|error| {
-                let (kind, message) = error.explain();
-                self.transport.error(&self.host, kind, message)
-            })?;
+            let chunk = self.wait().await?;
             match (chunk, &mut self.left) {
                 (Some(chunk), _) if chunk.is_empty() => {}
                 (Some(chunk), left) => {
@@ -91,20 +106,71 @@ impl BlobBody {
                     if let Some(left) = left {
                         *left = left.checked_sub(length).ok_or_else(|| {
                             let message = "it sends more than it announced";
-                            self.transport.error(&self.host, ErrorKind::Protocol, message)
+                            self.endpoint
+                                .transport
+                                .error(&self.host, ErrorKind::Protocol, message)
                         })?;
                     }
-                    let observer = self.transport.observer();
-                    observer.bytes_in(self.transport.prefix(), RequestKind::Blob, length);
+                    let observer = self.endpoint.transport.observer();
+                    observer.bytes_in(self.endpoint.transport.prefix(), RequestKind::Blob, length);
                     return Ok(Some(chunk));
                 }
                 (None, Some(left @ 1..)) => {
                     let message = format!("the body ended {left} bytes early");
                     let kind = ErrorKind::Unavailable(Failure::Cut);
-                    return Err(self.transport.error(&self.host, kind, message));
+                    return Err(self.endpoint.transport.error(&self.host, kind, message));
                 }
                 (None, _) => return Ok(None),
             }
         }
+    }
+
+    /// What comes next on the wire. May be dropped and called again.
+    async fn wait(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if std::mem::take(&mut self.crawls) && self.moves_on() {
+                let kind = ErrorKind::Unavailable(Failure::Slow);
+                let message = "it comes too slowly, going on elsewhere";
+                return Err(self.endpoint.transport.error(&self.host, kind, message));
+            }
+            let now = Instant::now();
+            let idle = *self.silent.get_or_insert(now) + self.reply.idle_timeout();
+            let due = self.floor.as_mut().map(|floor| floor.wait(now));
+            let read = self.reply.chunk_until(due.unwrap_or(idle).min(idle)).await;
+            let came = match &read {
+                Some(Ok(Some(chunk))) => chunk.len() as u64,
+                Some(Ok(None) | Err(_)) | None => 0,
+            };
+            if let Some(floor) = &mut self.floor {
+                self.crawls = floor.judge(Instant::now(), came);
+            }
+            // What came is not thrown away.
+            if let Some(read) = read {
+                self.silent = None;
+                return read.map_err(|error| self.explain(error));
+            }
+            if Instant::now() >= idle {
+                return Err(self.explain(self.reply.silence()));
+            }
+        }
+    }
+
+    /// Whether another connection may do better. Where there is nobody else, the same endpoint may, once in a while: its
+    /// name often leads to another machine.
+    fn moves_on(&mut self) -> bool {
+        let moves = self.others || self.endpoint.may_reconnect();
+        if moves && !self.others {
+            self.endpoint.reconnects();
+        }
+        if moves {
+            let observer = self.endpoint.transport.observer();
+            observer.moved_on(self.endpoint.prefix());
+        }
+        moves
+    }
+
+    fn explain(&self, error: ReadError) -> Error {
+        let (kind, message) = error.explain();
+        self.endpoint.transport.error(&self.host, kind, message)
     }
 }

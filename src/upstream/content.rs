@@ -1,6 +1,8 @@
 //! Manifests and blobs: what is asked, and what an answer has to be. Judges sizes, digests and ranges, but not what a
 //! manifest says.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
@@ -116,7 +118,7 @@ impl Endpoint {
 
     /// [`super::Upstream::blob`], of this endpoint.
     pub(super) async fn blob(
-        &self,
+        self: &Arc<Self>,
         repository: &RepositoryName,
         digest: &Digest,
         (offset, end): (u64, Option<u64>),
@@ -163,9 +165,8 @@ impl Endpoint {
         }
     }
 
-    fn body(&self, reply: Reply, offset: u64, size: Option<u64>, left: Option<u64>) -> BlobBody {
-        let (transport, standing) = (self.transport.clone(), self.standing.clone());
-        BlobBody::new(transport, standing, self.is_mirror, reply, offset, size, left)
+    fn body(self: &Arc<Self>, reply: Reply, offset: u64, size: Option<u64>, left: Option<u64>) -> BlobBody {
+        BlobBody::new(self.clone(), reply, offset, size, left)
     }
 
     /// Proof that this repository serves the blob with our credentials, and its size if the upstream tells it. Asks

@@ -1,53 +1,59 @@
-//! Who is asked: the registry, or for content by digest any of its endpoints. The digest proves the content, so a
-//! mirror is as good as the registry; what a tag means only the registry says.
+//! Who is asked: the registry, or for content by digest any of its endpoints. The digest proves the content, so a mirror is
+//! as good as the registry; what a tag means a mirror says only where it is believed (`tags`).
 //!
-//! An endpoint that failed is asked last for a while. Called by `cache` through [`Upstream::blob`] and
-//! [`Upstream::manifest`].
+//! The registry comes first, then the mirrors in order; those that failed lately come last, and those whose breaker is
+//! open are not asked. One that is late beyond its own habits is raced against the next.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock};
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
 use super::Upstream;
 use super::body::BlobBody;
-use super::content::FetchedManifest;
-use super::content::ManifestHead;
+use super::breaker::{Class, Pass, Readiness};
+use super::content::{FetchedManifest, ManifestHead};
 use super::endpoint::Endpoint;
-use super::errand::{Access, Errand};
+use super::errand::{Access, Errand, Purpose};
 use super::error::{Error, ErrorKind};
 use super::lists::TagsPage;
 use super::transport::host_of;
-use crate::oci::Descriptor;
-use crate::oci::{Digest, Reference, RepositoryName};
+use crate::oci::{Descriptor, Digest, Reference, RepositoryName};
 
-/// How long an endpoint that failed is asked last.
-const AVOID: Duration = Duration::from_secs(10);
-
-/// How long one that sent wrong content is.
-const DISTRUST: Duration = Duration::from_mins(10);
-
-/// Whether an endpoint is asked last. Shared with the bodies that it sends.
-#[derive(Debug, Default)]
-pub(super) struct Standing {
-    avoided_until: Mutex<Option<Instant>>,
+/// Which endpoints may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// The registry alone.
+    Registry,
+    /// And mirrors that are believed about tags.
+    Tags,
+    /// And all mirrors.
+    Content,
 }
 
-impl Standing {
-    /// It failed.
-    pub(super) fn avoid(&self) {
-        self.until(Instant::now() + AVOID);
-    }
+/// What is asked, as far as the choice of endpoints goes.
+struct Question<'a> {
+    scope: Scope,
+    class: Class,
+    repository: &'a RepositoryName,
+    errand: &'a Errand,
+}
 
-    fn until(&self, end: Instant) {
-        let mut until = self.avoided_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Some(end));
-    }
+/// An endpoint, and what the repository is called there.
+struct Candidate<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    name: RepositoryName,
+}
 
-    fn is_avoided(&self) -> bool {
-        let until = self.avoided_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
+/// A question that one endpoint was asked has ended.
+struct Ended<'a, T> {
+    turn: usize,
+    endpoint: &'a Arc<Endpoint>,
+    pass: Pass<'a>,
+    result: Result<T, Error>,
 }
 
 /// Whether another endpoint may do better.
@@ -63,28 +69,42 @@ fn is_of_the_endpoint(error: &Error) -> bool {
     )
 }
 
+fn hash(name: &RepositoryName) -> u64 {
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    STATE.hash_one(name.as_str())
+}
+
 impl Upstream {
-    /// Starts a download from `offset` on, up to `end` (exclusive) if there is one, at the first endpoint that serves it.
-    /// The body says where it really starts: upstreams may ignore ranges.
+    /// Starts a download from the first byte of `part` on, up to its end (exclusive) if there is one, at the first endpoint
+    /// that serves it. The body says where it really starts: upstreams may ignore ranges.
     ///
     /// # Errors
-    /// `RangeNotSatisfiable` when the blob has no byte at `offset`; `Protocol` when another range comes. When all
-    /// endpoints fail, what the registry itself said.
+    /// `RangeNotSatisfiable` when the blob has no byte there; `Protocol` when another range comes. When all endpoints
+    /// fail, what the registry itself said.
     pub async fn blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        (offset, end): (u64, Option<u64>),
+        part: (u64, Option<u64>),
         errand: &Errand,
     ) -> Result<BlobBody, Error> {
-        let mut told = None;
-        for endpoint in self.endpoints() {
-            match endpoint.blob(repository, digest, (offset, end), errand).await {
-                Ok(body) => return Ok(body),
-                Err(error) => self.hear(endpoint, error, &mut told)?,
-            }
-        }
-        Err(self.last_word(told))
+        let question = Question {
+            scope: Scope::Content,
+            class: Class::Blob,
+            repository,
+            errand,
+        };
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, digest, errand) = (endpoint.clone(), *digest, errand.clone());
+            Box::pin(async move { endpoint.blob(&name, &digest, part, &errand).await })
+        };
+        let mut body = self.ask(&question, ask).await?;
+        let others = self.candidates(&question);
+        let others = others.iter().any(|other| {
+            !Arc::ptr_eq(other.endpoint, body.endpoint()) && other.readiness(Class::Blob) == Readiness::Ready
+        });
+        body.keep_above(self.config.min_rate, others);
+        Ok(body)
     }
 
     /// Fetches a manifest of at most [`crate::oci::MAX_MANIFEST_SIZE`] bytes, with the whole `Accept` list whatever a client
@@ -96,18 +116,21 @@ impl Upstream {
         reference: &Reference,
         errand: &Errand,
     ) -> Result<FetchedManifest, Error> {
-        // What is asked for without our login is asked to learn what the registry gives to anybody.
-        if matches!(reference, Reference::Tag(_)) || errand.access == Access::Anonymous {
-            return self.own.manifest(repository, reference, errand).await;
-        }
-        let mut told = None;
-        for endpoint in self.endpoints() {
-            match endpoint.manifest(repository, reference, errand).await {
-                Ok(manifest) => return Ok(manifest),
-                Err(error) => self.hear(endpoint, error, &mut told)?,
-            }
-        }
-        Err(self.last_word(told))
+        let scope = match reference {
+            Reference::Digest(_) => Scope::Content,
+            Reference::Tag(_) => Scope::Tags,
+        };
+        let question = Question {
+            scope,
+            class: Class::Manifest,
+            repository,
+            errand,
+        };
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, reference, errand) = (endpoint.clone(), reference.clone(), errand.clone());
+            Box::pin(async move { endpoint.manifest(&name, &reference, &errand).await })
+        };
+        self.ask(&question, ask).await
     }
 
     /// Asks about a manifest. The error `HeadRefused` means that GET may still succeed.
@@ -117,7 +140,12 @@ impl Upstream {
         reference: &Reference,
         errand: &Errand,
     ) -> Result<ManifestHead, Error> {
-        self.own.manifest_head(repository, reference, errand).await
+        let question = Question::about(Scope::Tags, repository, errand);
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, reference, errand) = (endpoint.clone(), reference.clone(), errand.clone());
+            Box::pin(async move { endpoint.manifest_head(&name, &reference, &errand).await })
+        };
+        self.ask(&question, ask).await
     }
 
     /// Proof that the repository serves the blob, and its size if the upstream tells it. Asks for the first byte:
@@ -128,7 +156,12 @@ impl Upstream {
         digest: &Digest,
         errand: &Errand,
     ) -> Result<Option<u64>, Error> {
-        self.own.blob_probe(repository, digest, errand).await
+        let question = Question::about(Scope::Registry, repository, errand);
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, digest, errand) = (endpoint.clone(), *digest, errand.clone());
+            Box::pin(async move { endpoint.blob_probe(&name, &digest, &errand).await })
+        };
+        self.ask(&question, ask).await
     }
 
     /// One page of the tag list. `query` is sent as it is: encoded, without the question mark, perhaps empty.
@@ -138,7 +171,12 @@ impl Upstream {
         query: &str,
         errand: &Errand,
     ) -> Result<TagsPage, Error> {
-        self.own.tags(repository, query, errand).await
+        let question = Question::about(Scope::Tags, repository, errand);
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, query, errand) = (endpoint.clone(), query.to_owned(), errand.clone());
+            Box::pin(async move { endpoint.tags(&name, &query, &errand).await })
+        };
+        self.ask(&question, ask).await
     }
 
     /// What refers to `digest`, by the referrers API, over all pages. `None` when there is no such API here, which
@@ -152,39 +190,135 @@ impl Upstream {
         digest: &Digest,
         errand: &Errand,
     ) -> Result<Option<Vec<Descriptor>>, Error> {
-        self.own.referrers(repository, digest, errand).await
+        let question = Question::about(Scope::Tags, repository, errand);
+        let ask = |endpoint: &Arc<Endpoint>, name: RepositoryName| -> BoxFuture<'_, _> {
+            let (endpoint, digest, errand) = (endpoint.clone(), *digest, errand.clone());
+            Box::pin(async move { endpoint.referrers(&name, &digest, &errand).await })
+        };
+        self.ask(&question, ask).await
     }
 
     /// What the mirrors sent was wrong: they are asked last for a while.
     pub fn distrust_mirrors(&self) {
-        let end = Instant::now() + DISTRUST;
-        self.mirrors.iter().for_each(|mirror| mirror.standing.until(end));
+        self.mirrors.iter().for_each(|mirror| mirror.breaker.distrust());
     }
 
-    /// All endpoints, those last that failed lately.
-    fn endpoints(&self) -> Vec<&Endpoint> {
-        let all = std::iter::once(&self.own).chain(&self.mirrors).map(Arc::as_ref);
-        let (last, mut first): (Vec<_>, Vec<_>) = all.partition(|endpoint| endpoint.standing.is_avoided());
-        first.extend(last);
-        first
+    /// All endpoints that may answer, the readiest first.
+    fn candidates<'a>(&'a self, question: &Question<'_>) -> VecDeque<Candidate<'a>> {
+        // What is asked for without our login is asked to learn what the registry gives to anybody.
+        let mirrors = match question.scope {
+            Scope::Registry => &[],
+            _ if question.errand.access == Access::Anonymous => &[],
+            Scope::Tags | Scope::Content => self.mirrors.as_slice(),
+        };
+        let mut candidates: Vec<_> = std::iter::once(&self.own)
+            .chain(mirrors)
+            .filter(|endpoint| question.scope != Scope::Tags || endpoint.knows_tags)
+            .filter_map(|endpoint| {
+                let name = endpoint.name_of(question.repository)?;
+                Some(Candidate { endpoint, name })
+            })
+            .collect();
+        candidates.sort_by_key(|candidate| candidate.readiness(question.class));
+        candidates.into()
     }
 
-    /// What an endpoint's error means: an error when no other need be asked; else what is told if they all fail.
-    fn hear(&self, endpoint: &Endpoint, error: Error, told: &mut Option<Error>) -> Result<(), Error> {
-        let faulty = is_of_the_endpoint(&error);
-        if faulty {
-            endpoint.standing.avoid();
+    /// Asks one endpoint after the other, the next already when one is late.
+    async fn ask<'a, T>(
+        &'a self,
+        question: &Question<'_>,
+        ask: impl Fn(&'a Arc<Endpoint>, RepositoryName) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let purpose = question.errand.purpose.get();
+        let hedging = self.config.hedge && purpose > Purpose::Background;
+        let class = question.class;
+        let mut waiting = self.candidates(question);
+        let mut running = FuturesUnordered::new();
+        let mut began = Vec::new();
+        let (mut told, mut hedge) = (None, None);
+        let begin = |turn, candidate: Candidate<'a>, pass| {
+            let (endpoint, future) = (candidate.endpoint, ask(candidate.endpoint, candidate.name));
+            async move {
+                let result = future.await;
+                Ended {
+                    turn,
+                    endpoint,
+                    pass,
+                    result,
+                }
+            }
+        };
+        loop {
+            if running.is_empty() {
+                let Some(next) = waiting.pop_front() else {
+                    return Err(self.last_word(told));
+                };
+                match next.endpoint.breaker.enter(purpose > Purpose::Refresh).await {
+                    Ok(pass) => {
+                        began.push((next.endpoint, Instant::now()));
+                        running.push(begin(began.len(), next, pass));
+                    }
+                    Err((left, why)) => {
+                        let refusal = next.endpoint.refusal(left, why);
+                        keep_word(&mut told, next.endpoint, refusal);
+                    }
+                }
+                continue;
+            }
+            let ready = waiting
+                .front()
+                .is_some_and(|next| next.readiness(class) == Readiness::Ready);
+            let late = match began.last() {
+                Some((endpoint, since)) if hedging && hedge.is_none() && ready => {
+                    Some(*since + endpoint.late_after(class))
+                }
+                _ => None,
+            };
+            let ended = tokio::select! {
+                biased;
+                ended = running.next() => ended,
+                () = until(late) => None,
+            };
+            let Some(ended) = ended else {
+                let Some(next) = waiting.pop_front() else { continue };
+                if let Ok(pass) = next.endpoint.breaker.enter(false).await {
+                    tracing::debug!(
+                        upstream = self.prefix(),
+                        host = next.endpoint.host(),
+                        "an endpoint is late, asking the next one too"
+                    );
+                    began.push((next.endpoint, Instant::now()));
+                    hedge = Some(began.len());
+                    running.push(begin(began.len(), next, pass));
+                }
+                continue;
+            };
+            let (endpoint, since) = began[ended.turn - 1];
+            match ended.result {
+                Ok(answer) => {
+                    endpoint.latency(class).note(since.elapsed());
+                    if let Some(hedge) = hedge {
+                        let won = ended.turn == hedge;
+                        self.own.transport.observer().hedge(self.prefix(), won);
+                        if won && let Some((late, since)) = began.get(hedge.saturating_sub(2)) {
+                            late.latency(class).note(since.elapsed());
+                        }
+                    }
+                    endpoint.heard_well(ended.pass);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    ended
+                        .endpoint
+                        .heard(ended.pass, &error, class, hash(question.repository));
+                    // What the registry itself does not have, nobody has.
+                    if !endpoint.is_mirror && !is_of_the_endpoint(&error) {
+                        return Err(error);
+                    }
+                    keep_word(&mut told, endpoint, error);
+                }
+            }
         }
-        if endpoint.is_mirror {
-            tracing::debug!(upstream = self.prefix(), %error, "a mirror does not serve it");
-        } else if !faulty {
-            // What the registry itself does not have, nobody has.
-            return Err(error);
-        }
-        if !endpoint.is_mirror || told.is_none() {
-            *told = Some(error);
-        }
-        Ok(())
     }
 
     /// There is one endpoint at the least, so one of them said something.
@@ -195,5 +329,39 @@ impl Upstream {
                 .transport
                 .error(&host, ErrorKind::Setup, "there is nobody to ask")
         })
+    }
+}
+
+impl<'a> Question<'a> {
+    fn about(scope: Scope, repository: &'a RepositoryName, errand: &'a Errand) -> Self {
+        Self {
+            scope,
+            class: Class::Other,
+            repository,
+            errand,
+        }
+    }
+}
+
+impl Candidate<'_> {
+    fn readiness(&self, class: Class) -> Readiness {
+        self.endpoint.breaker.readiness(class)
+    }
+}
+
+/// What is told if they all fail: the registry's word, else the first one's.
+fn keep_word(told: &mut Option<Error>, endpoint: &Endpoint, error: Error) {
+    if endpoint.is_mirror {
+        tracing::debug!(upstream = endpoint.prefix(), %error, "a mirror does not serve it");
+    }
+    if !endpoint.is_mirror || told.is_none() {
+        *told = Some(error);
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

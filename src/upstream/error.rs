@@ -24,6 +24,8 @@ pub enum Failure {
     Tls,
     /// The connection broke before the answer was whole.
     Cut,
+    /// It came more slowly than is put up with.
+    Slow,
 }
 
 /// What kind of error it is.
@@ -81,6 +83,7 @@ impl ErrorKind {
             Self::Unavailable(Failure::Connect) => "connect",
             Self::Unavailable(Failure::Tls) => "tls",
             Self::Unavailable(Failure::Cut) => "cut",
+            Self::Unavailable(Failure::Slow) => "slow",
             Self::HeadRefused => "head-refused",
             Self::RangeNotSatisfiable { .. } => "range-not-satisfiable",
             Self::Unexpected => "unexpected",

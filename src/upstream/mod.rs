@@ -5,13 +5,16 @@
 
 mod authorization;
 mod body;
+mod breaker;
 mod client;
 mod content;
 mod endpoint;
 mod endpoints;
 mod errand;
 mod error;
+mod floor;
 mod guard;
+mod latency;
 mod lists;
 mod observer;
 mod realm;
@@ -25,7 +28,9 @@ mod transport;
 use std::sync::Arc;
 
 pub use body::BlobBody;
+pub use breaker::BreakerState;
 pub use content::{FetchedManifest, ManifestHead};
+pub use endpoint::EndpointState;
 pub use errand::{Access, Errand, Purpose, SharedPurpose};
 pub use error::{Error, ErrorKind, Failure};
 pub use lists::TagsPage;
@@ -67,24 +72,20 @@ impl Upstream {
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Arc<Self>, Error> {
-        let mirrors = config.mirrors.iter().map(|url| {
-            // Our login is for the registry.
-            let config = UpstreamConfig {
-                url: url.clone(),
-                credentials: None,
-                realms: Vec::new(),
-                ..config.clone()
-            };
-            Endpoint::new(&config, true, observer.clone(), tuning)
-        });
-        let mirrors = mirrors.collect::<Result<_, _>>()?;
-        let own = Endpoint::new(&config, false, observer, tuning)?;
+        let mirrors = Endpoint::mirrors(&config, &observer, tuning)?;
+        let own = Arc::new(Endpoint::registry(&config, observer, tuning)?);
         Ok(Arc::new(Self { config, own, mirrors }))
     }
 
     /// The prefix by which it is addressed.
     pub fn prefix(&self) -> &str {
         &self.config.prefix
+    }
+
+    /// How its endpoints stand, the registry first.
+    pub fn endpoint_states(&self) -> Vec<EndpointState> {
+        let all = std::iter::once(&self.own).chain(&self.mirrors);
+        all.map(|endpoint| endpoint.state()).collect()
     }
 
     /// Its configuration.

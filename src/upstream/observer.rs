@@ -76,6 +76,12 @@ pub trait Observer: Send + Sync {
     fn request(&self, prefix: &str, kind: RequestKind, status: StatusLabel);
     /// The registry told its limit (`ratelimit-limit`, `ratelimit-remaining`), in requests.
     fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>);
+    /// An endpoint's breaker opened, or closed again.
+    fn endpoint_open(&self, _prefix: &str, _host: &str, _open: bool) {}
+    /// An endpoint was late and raced on another, which won or lost.
+    fn hedge(&self, _prefix: &str, _won: bool) {}
+    /// A download came too slowly and is gone on with on another connection.
+    fn moved_on(&self, _prefix: &str) {}
     /// So many bytes of content arrived.
     fn bytes_in(&self, prefix: &str, kind: RequestKind, bytes: u64);
 }

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, LOCATION, WWW_AUTHENTICATE};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use url::Url;
 
 use super::error::{ErrorKind, Failure, classify, tidy};
@@ -115,18 +116,29 @@ impl Reply {
 
     /// The next piece of the body, handed on as it was received.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
-        match tokio::time::timeout(self.idle_timeout, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => {
-                let (kind, message) = classify(&error);
-                Err(ReadError::Broken(kind, message))
-            }
-            Err(_) => {
-                let message = format!("nothing came for {:?}", self.idle_timeout);
-                let kind = ErrorKind::Unavailable(Failure::Timeout);
-                Err(ReadError::Broken(kind, message))
-            }
-        }
+        let end = Instant::now() + self.idle_timeout;
+        let chunk = self.chunk_until(end).await;
+        chunk.unwrap_or_else(|| Err(self.silence()))
+    }
+
+    /// The next piece; `None` when it did not come until then. May be dropped and called again.
+    pub(super) async fn chunk_until(&mut self, end: Instant) -> Option<Result<Option<Bytes>, ReadError>> {
+        let chunk = tokio::time::timeout_at(end, self.response.chunk()).await.ok()?;
+        Some(chunk.map_err(|error| {
+            let (kind, message) = classify(&error);
+            ReadError::Broken(kind, message)
+        }))
+    }
+
+    /// How long a body may be silent.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// That it was silent for longer.
+    pub(super) fn silence(&self) -> ReadError {
+        let message = format!("nothing came for {:?}", self.idle_timeout);
+        ReadError::Broken(ErrorKind::Unavailable(Failure::Timeout), message)
     }
 
     /// The whole body, if it has at most `limit` bytes.

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod content;
+mod endpoints;
 mod lists;
 mod logins;
 mod redirects;
@@ -29,6 +30,8 @@ pub(super) fn config(url: &str) -> UpstreamConfig {
 fn tuning() -> Tuning {
     Tuning {
         pause: std::time::Duration::ZERO,
+        floor_span: super::floor::SPAN,
+        open_for: super::breaker::FIRST_SPAN,
         system_proxy: false,
         addresses: Vec::new(),
         look_up: super::guard::system(),

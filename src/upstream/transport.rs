@@ -35,6 +35,10 @@ pub(super) enum Lane {
 pub(super) struct Tuning {
     /// The pause before the first retry.
     pub(super) pause: Duration,
+    /// How much waiting for a body is judged at once.
+    pub(super) floor_span: Duration,
+    /// How long a breaker is open at first.
+    pub(super) open_for: Duration,
     /// Whether `HTTPS_PROXY` and the like count.
     pub(super) system_proxy: bool,
     /// Names that are not resolved.
@@ -47,6 +51,8 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             pause: Duration::from_millis(150),
+            floor_span: super::floor::SPAN,
+            open_for: super::breaker::FIRST_SPAN,
             system_proxy: true,
             addresses: Vec::new(),
             look_up: system(),

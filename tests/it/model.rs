@@ -118,6 +118,7 @@ impl World {
             .setting("cache.negative_ttl", "\"0s\"")
             // Nothing here is about time.
             .setting("cache.revalidate_timeout", "\"20s\"")
+            .setting("upstream.docker-hub.breaker", "false")
             .start()
             .await;
         Self {

@@ -280,7 +280,6 @@ async fn passing_failures_are_asked_again_and_others_not() {
         }
     })
     .await;
-    let upstream = upstream(&server);
     let limited = |duration| ErrorKind::RateLimited {
         retry_after: Some(duration),
     };
@@ -300,6 +299,8 @@ async fn passing_failures_are_asked_again_and_others_not() {
         ("400", Some(ErrorKind::Unexpected), 1),
     ];
     for (repository, kind, requests) in table {
+        // Each with a breaker of its own.
+        let upstream = upstream(&server);
         times.store(0, Ordering::SeqCst);
         let result = upstream
             .manifest(&name(repository), &reference("v1"), &configured())
