@@ -182,7 +182,8 @@ impl Shared {
     async fn evict_unit(self: &Arc<Self>, unit: &Unit, evicted: &mut Evicted) -> Result<bool, Error> {
         let digest = unit.key.digest;
         if unit.kind == UnitKind::Blob {
-            if self.is_in_use(&digest) {
+            let pinned = move |index: &Index| index.is_pinned(&digest);
+            if self.is_in_use(&digest) || self.storage.index.read(pinned).await? {
                 return Ok(false);
             }
             evicted.count_blob(self.evict_blob(&digest).await?);

@@ -403,7 +403,9 @@ impl Ingest {
         let target = self.yard.layout.blob(&self.digest);
         steps::before("publish: sync");
         if let Some(file) = &self.growing.file {
-            file.sync_all().map_err(Error::at(&self.path))?;
+            // An upstream that announced more once may have left it longer.
+            let cut = file.set_len(size).and_then(|()| file.sync_all());
+            cut.map_err(Error::at(&self.path))?;
         }
         steps::before("publish: rename");
         fs::rename(&self.path, &target).map_err(Error::at(&target))?;

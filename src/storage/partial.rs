@@ -66,7 +66,8 @@ impl Record {
     fn read(partial: &Path) -> Option<Self> {
         let text = fs::read(beside(partial, "json")).ok()?;
         let mut record: Self = serde_json::from_slice(&text).ok()?;
-        if record.boot != boot() {
+        // An id that cannot be read proves nothing about what the disk has.
+        if record.boot != boot() || record.boot.is_empty() {
             record.extents = record.synced.clone();
             boot().clone_into(&mut record.boot);
         }

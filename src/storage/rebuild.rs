@@ -118,13 +118,21 @@ pub fn rebuild(
     Ok(rebuilt)
 }
 
-/// Puts the old index beside the new one.
+/// Keeps the old index under another name too: it loses its own to the new one in the same step in which that gets it, so
+/// that there is an index at every moment.
 fn keep_old(path: &Path) -> Result<Option<PathBuf>, Error> {
     let old = path.with_extension("redb.old");
-    match fs::rename(path, &old) {
+    match fs::remove_file(&old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::at(&old)(error)),
+        _ => {}
+    }
+    match fs::hard_link(path, &old) {
         Ok(()) => Ok(Some(old)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::at(path)(error)),
+        // Not every file system has links.
+        Err(_) => fs::rename(path, &old)
+            .map(|()| Some(old))
+            .map_err(Error::at(path)),
     }
 }
 
