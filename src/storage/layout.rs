@@ -86,6 +86,10 @@ impl Layout {
         &self.root
     }
 
+    pub(super) fn notes(&self) -> PathBuf {
+        self.root.join("notes")
+    }
+
     pub(super) fn partials(&self) -> PathBuf {
         self.root.join("partial")
     }
@@ -178,9 +182,17 @@ impl Layout {
         let root = &self.root;
         for entry in fs::read_dir(root).map_err(Error::at(root))? {
             let name = entry.map_err(Error::at(root))?.file_name();
-            if !["lost+found", "lock", "blobs", "partial", "quarantine", NEW_MARKER]
-                .iter()
-                .any(|known| name == *known)
+            if ![
+                "lost+found",
+                "lock",
+                "blobs",
+                "partial",
+                "quarantine",
+                "notes",
+                NEW_MARKER,
+            ]
+            .iter()
+            .any(|known| name == *known)
             {
                 return Err(Error::Foreign { path: root.clone() });
             }
@@ -194,7 +206,7 @@ impl Layout {
             fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         sync_folder(&self.root.join("blobs"))?;
-        for folder in [self.partials(), self.quarantine()] {
+        for folder in [self.partials(), self.quarantine(), self.notes()] {
             fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod index;
 mod ingest;
 mod journal;
 mod layout;
+mod notes;
 mod partial;
 mod quarantine;
 mod reader;
@@ -42,6 +43,7 @@ pub use index::{
     Totals, Unit, UnitKey, UnitKind,
 };
 pub use ingest::Ingest;
+pub use notes::Notes;
 pub use partial::Interrupted;
 pub use reader::{BlobReader, ReadError};
 pub use rebuild::{Rebuilt, rebuild};
@@ -61,6 +63,7 @@ pub struct Storage {
     pub blobs: Blobs,
     /// Rows.
     pub index: Arc<Index>,
+    notes: Notes,
     // Held for as long as the storage lives: one daemon per data folder.
     _lock: File,
 }
@@ -84,12 +87,19 @@ impl Storage {
         space.adopt(index.totals()?.blob_bytes).keep();
         let partials = Partials::recover(layout.clone(), &space)?;
         let quarantine = Quarantine::recover(layout.clone(), &space)?;
+        let notes = Notes::new(&layout);
         let blobs = Blobs::new(layout, space, partials, quarantine, index.clone());
         Ok(Self {
             blobs,
             index,
+            notes,
             _lock: lock,
         })
+    }
+
+    /// Small files of whoever keeps something across restarts.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Waits until everything that was submitted to the index is durable. Blocking.
