@@ -17,14 +17,21 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With further settings of the upstream.
+    async fn with(settings: &[(&str, &str)]) -> Self {
         let (registry, mirror) = (Upstream::start().await, Upstream::start().await);
         let image = Image::new().layer(random(1, 4 * MIB)).layer(random(2, MIB));
         registry.put(REPO, "1", &image);
         mirror.put(REPO, "1", &image);
-        let daemon = Daemon::over(&registry)
-            .setting("upstream.docker-hub.mirrors", &format!("[{:?}]", mirror.url()))
-            .start()
-            .await;
+        let mirrors = format!("[{:?}]", mirror.url());
+        let mut daemon = Daemon::over(&registry).setting("upstream.docker-hub.mirrors", &mirrors);
+        for (key, value) in settings {
+            daemon = daemon.setting(&format!("upstream.docker-hub.{key}"), value);
+        }
+        let daemon = daemon.start().await;
         Self {
             registry,
             mirror,
@@ -124,4 +131,60 @@ async fn a_mirror_that_announces_another_size_ends_nothing() {
         .once(blob(&layer.digest).get(), serve().cut_at(MIB as u64 / 2));
     assert!(scene.pull(&layer).await.ok() == layer.bytes);
     assert!(ranges(&scene.registry, &layer).len() > 1);
+}
+
+/// The value of a metric, by its whole name with labels.
+async fn metric(daemon: &Daemon, name: &str) -> String {
+    let text = get(format!("{}/metrics", daemon.url())).await.text();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .map(str::trim);
+    line.unwrap_or("none").to_owned()
+}
+
+#[tokio::test]
+async fn a_registry_that_is_late_is_raced_on_the_mirror() {
+    let scene = Scene::with(&[("header_timeout", "\"4s\"")]).await;
+    let layer = scene.layer(0);
+    let gate = scene.registry.hold(blob(&layer.digest).get());
+    assert!(scene.pull(&layer).await.ok() == layer.bytes);
+    assert_eq!(gate.arrivals(), 1);
+    let won = "wharfinger_upstream_hedges_total{result=\"won\",upstream=\"docker-hub\"}";
+    assert_eq!(metric(&scene.daemon, won).await, "1");
+}
+
+#[tokio::test]
+async fn a_download_that_crawls_goes_on_at_the_next_endpoint() {
+    let scene = Scene::with(&[("min_rate", "\"1MiB\"")]).await;
+    let layer = scene.layer(0);
+    // A stall shorter than `idle_timeout` is no cut.
+    let gate = scene.registry.stall(blob(&layer.digest).get(), MIB as u64);
+    assert!(scene.pull(&layer).await.ok() == layer.bytes);
+    assert_eq!(gate.arrivals(), 1);
+    let continued = ranges(&scene.mirror, &layer);
+    assert!(
+        continued.len() == 1 && continued[0].starts_with("bytes="),
+        "{continued:?}"
+    );
+    let moved = "wharfinger_upstream_moved_on_total{upstream=\"docker-hub\"}";
+    assert_eq!(metric(&scene.daemon, moved).await, "1");
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_too_often_is_left_alone() {
+    let scene = Scene::start().await;
+    scene.registry.refuse().await;
+    // Each asked for at the registry alone: what a tag means no mirror knows.
+    for name in ["library/a", "library/b", "library/c"] {
+        let answer = get(scene.daemon.manifest_url(name, "1")).await;
+        assert!(answer.status >= 500, "{}", answer.status);
+    }
+    scene.daemon.wait_for_log("failed too often").await;
+    let asked = metric(&scene.daemon, "wharfinger_upstream_endpoint_open{").await;
+    assert!(asked.ends_with(" 1"), "{asked}");
+    // Back again, it is not asked before its time.
+    scene.registry.resume();
+    assert!(get(scene.daemon.manifest_url("library/d", "1")).await.status >= 500);
+    assert_eq!(scene.registry.requests_of(&manifest("1")).len(), 0);
 }
