@@ -48,3 +48,4 @@ mod tags;
 mod upstream_auth;
 mod verify;
 mod visibility;
+mod zoo;

@@ -17,6 +17,7 @@ use self::log::{Lines, TAIL, parse_listening};
 use super::client;
 use super::soon;
 use super::upstream::Upstream;
+use super::zoo::{Internet, Personality};
 
 /// The prefixes that every daemon knows; those that a test does not set up are switched off, so that no test
 /// ever asks the world.
@@ -40,6 +41,17 @@ impl Builder {
             builder = builder.setting(&key("hosts"), &format!("[\"{prefix}.test\"]"));
         }
         builder
+    }
+
+    /// Sends what has its prefix to a personality of the zoo, by the way of an outbound proxy.
+    pub fn through<P: Personality>(self, internet: &Internet) -> Self {
+        let key = |name: &str| format!("upstream.{}.{name}", P::PREFIX);
+        let builder = self
+            .setting(&key("url"), &format!("\"http://{}\"", P::HOST))
+            .setting(&key("proxy"), &format!("{:?}", internet.proxy()));
+        P::settings().into_iter().fold(builder, |builder, (name, value)| {
+            builder.setting(&key(name), &value)
+        })
     }
 
     /// Sets a key of the configuration to a TOML value: `.setting("cache.tag_ttl", "\"1s\"")`.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod daemon;
 pub mod image;
 pub mod upstream;
+pub mod zoo;
 
 /// All that a test usually needs, under short names.
 pub mod prelude {

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 mod auth;
 mod deliver;
 mod gate;
+mod habit;
 mod listen;
 mod log;
 mod matching;
@@ -20,14 +21,19 @@ mod store;
 mod wire;
 
 pub use auth::{Basic, Bearer};
+pub(super) use deliver::Body;
 pub use gate::Gate;
+pub use habit::Style;
 pub use log::{Outcome, Recorded};
 pub use matching::{
     Asked, Match, any, blob, blobs, manifest, manifests, path_has, ping, referrers, signed, tags, tokens,
 };
 pub use plan::{Plan, html, redirect, reply, serve, via_cdn};
+pub(super) use serve::respond;
+pub(super) use wire::{Flushes, Wire};
 
 use self::auth::Door;
+use self::habit::Habit;
 use self::listen::Socket;
 use self::store::Store;
 use super::image::{Content, RawManifest, sha256};
@@ -43,10 +49,14 @@ pub struct Upstream {
 }
 
 struct Inner {
+    /// The host name by which it is reached on a scripted internet; None: by its own port.
+    name: Option<String>,
     address: SocketAddr,
     store: Mutex<Store>,
     log: Arc<log::Log>,
     rules: Mutex<Vec<Rule>>,
+    habits: Mutex<Vec<Habit>>,
+    style: Mutex<Style>,
     decorations: Mutex<Vec<(Match, HeaderName, HeaderValue)>>,
     door: Mutex<Door>,
     token_services: Mutex<Vec<Bearer>>,
@@ -68,11 +78,26 @@ impl Upstream {
     /// Starts an empty registry on a free port of 127.0.0.1.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let upstream = Self::new(None, address);
+        upstream.listen(listener);
+        upstream
+    }
+
+    /// An empty registry of this host name, without a port of its own: a scripted internet leads to it.
+    pub fn named(host: &str) -> Self {
+        Self::new(Some(host.to_owned()), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn new(name: Option<String>, address: SocketAddr) -> Self {
         let inner = Arc::new(Inner {
-            address: listener.local_addr().expect("a bound socket"),
+            name,
+            address,
             store: Mutex::default(),
             log: log::Log::new(),
             rules: Mutex::default(),
+            habits: Mutex::default(),
+            style: Mutex::default(),
             decorations: Mutex::default(),
             door: Mutex::default(),
             token_services: Mutex::default(),
@@ -80,18 +105,19 @@ impl Upstream {
             socket: Mutex::new(Socket::Changing),
             connections: Mutex::new(0),
         });
-        let upstream = Self { inner };
-        upstream.listen(listener);
-        upstream
+        Self { inner }
     }
 
     pub fn port(&self) -> u16 {
         self.inner.address.port()
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or with its host name where it has one.
     pub fn url(&self) -> String {
-        format!("http://{}", self.inner.address)
+        match &self.inner.name {
+            Some(name) => format!("http://{name}"),
+            None => format!("http://{}", self.inner.address),
+        }
     }
 
     /// Holds an image, index or artifact, with all its blobs, under a tag.
@@ -109,6 +135,11 @@ impl Upstream {
         }
         repo.blobs
             .extend(content.blobs().into_iter().map(|part| (part.digest, part.bytes)));
+    }
+
+    /// Whether it holds anything of this repository.
+    pub fn has_repo(&self, repo: &str) -> bool {
+        locked(&self.inner.store).repos.contains_key(repo)
     }
 
     /// Points a tag at a digest.
@@ -210,7 +241,7 @@ impl Upstream {
         locked(&self.inner.decorations).push((matcher, name, value));
     }
 
-    /// Forgets all rules and decorations: a correct registry again.
+    /// Forgets all rules and decorations: a correct registry again, of its own habits.
     pub fn behave(&self) {
         locked(&self.inner.rules).clear();
         locked(&self.inner.decorations).clear();
@@ -226,7 +257,8 @@ impl Upstream {
         };
         let counted = rules.iter().position(|rule| rule.left.is_some() && applies(rule));
         let Some(index) = counted.or_else(|| rules.iter().rposition(applies)) else {
-            return serve();
+            drop(rules);
+            return self.habitual(asked, refused);
         };
         let rule = &mut rules[index];
         rule.left = rule.left.map(|left| left - 1);

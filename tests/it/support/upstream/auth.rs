@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::Upstream;
-use super::matching::Asked;
+use super::matching::{Asked, Target};
 use crate::support::locked;
 
 /// Basic authentication: one user.
@@ -18,6 +18,7 @@ pub struct Basic {
     user: String,
     password: String,
     expired: HashSet<String>,
+    challenge: String,
 }
 
 impl Basic {
@@ -27,7 +28,14 @@ impl Basic {
             user: user.to_owned(),
             password: password.to_owned(),
             expired: HashSet::new(),
+            challenge: "Basic realm=\"registry.test\"".to_owned(),
         }
+    }
+
+    /// Challenges with this line.
+    pub fn challenge(mut self, line: &str) -> Self {
+        line.clone_into(&mut self.challenge);
+        self
     }
 
     /// From now on the old password gets a 403 that says "expired", as Amazon ECR does.
@@ -41,6 +49,7 @@ impl Basic {
 #[derive(Clone, Debug)]
 pub struct Bearer {
     pub(super) realm: Option<String>,
+    path: String,
     service: String,
     anonymous: bool,
     users: HashMap<String, String>,
@@ -49,6 +58,9 @@ pub struct Bearer {
     expires_in: Option<u64>,
     keys: Vec<&'static str>,
     challenges: Vec<String>,
+    /// Those for a token that has ended.
+    when_ended: Option<Vec<String>>,
+    only_on_ping: bool,
     hide_unknown: bool,
     issued: Arc<Mutex<Issued>>,
 }
@@ -62,7 +74,7 @@ struct Issued {
 #[derive(Debug)]
 struct Grant {
     scopes: HashSet<String>,
-    account: bool,
+    account: Option<String>,
 }
 
 impl Bearer {
@@ -70,6 +82,7 @@ impl Bearer {
     pub fn new() -> Self {
         Self {
             realm: None,
+            path: "/token".to_owned(),
             service: "registry.test".to_owned(),
             anonymous: true,
             users: HashMap::new(),
@@ -78,9 +91,23 @@ impl Bearer {
             expires_in: Some(300),
             keys: vec!["token"],
             challenges: Vec::new(),
+            when_ended: None,
+            only_on_ping: false,
             hide_unknown: true,
             issued: Arc::default(),
         }
+    }
+
+    /// Calls itself so; tokens of another service are not for it.
+    pub fn service(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.service);
+        self
+    }
+
+    /// Issues its tokens at this path, one of those that the matcher `tokens` knows.
+    pub fn at(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
     }
 
     /// Gives no tokens without credentials.
@@ -125,6 +152,18 @@ impl Bearer {
         self
     }
 
+    /// What a token that has ended is answered with, in place of the challenge that no token gets.
+    pub fn when_ended(mut self, lines: &[&str]) -> Self {
+        self.when_ended = Some(lines.iter().map(|line| (*line).to_owned()).collect());
+        self
+    }
+
+    /// Says how to authorize at `/v2/` alone; elsewhere it is a 401 and no more.
+    pub fn only_on_ping(mut self) -> Self {
+        self.only_on_ping = true;
+        self
+    }
+
     /// Answers 404 for unknown repositories, instead of 401 as Docker Hub does.
     pub fn show_unknown(mut self) -> Self {
         self.hide_unknown = false;
@@ -148,14 +187,22 @@ impl Bearer {
     fn challenge(&self, asked: &Asked, error: Option<&str>) -> Vec<String> {
         let realm = self.realm.as_deref().unwrap_or_default();
         let scope = self.scope_for(asked);
-        if !self.challenges.is_empty() {
+        if self.only_on_ping && asked.target() != Target::Ping {
+            return Vec::new();
+        }
+        let ended = self
+            .when_ended
+            .as_ref()
+            .filter(|_| error == Some("invalid_token"));
+        let lines = ended.unwrap_or(&self.challenges);
+        if !lines.is_empty() {
             let scope = scope.unwrap_or_default();
             let fill = |line: &String| {
                 line.replace("{realm}", realm)
                     .replace("{service}", &self.service)
                     .replace("{scope}", &scope)
             };
-            return self.challenges.iter().map(fill).collect();
+            return lines.iter().map(fill).collect();
         }
         let mut line = format!("Bearer realm=\"{realm}\",service=\"{}\"", self.service);
         for (name, value) in [("scope", scope.as_deref()), ("error", error)] {
@@ -179,7 +226,8 @@ impl Bearer {
             return Ok(());
         };
         let wanted = self.scope_for(asked).unwrap_or_default();
-        let readable = grant.scopes.contains(&wanted) && (grant.account || !self.private.contains(repo));
+        let readable =
+            grant.scopes.contains(&wanted) && (grant.account.is_some() || !self.private.contains(repo));
         if !readable || (self.hide_unknown && !repo_exists) {
             return refuse(Some("insufficient_scope"));
         }
@@ -193,8 +241,8 @@ impl Bearer {
     /// What the token service answers: a token with the rights that the caller may have, or a refusal.
     pub(super) fn token(&self, asked: &Asked) -> Result<String, Refusal> {
         let account = match basic_credentials(asked) {
-            None if self.anonymous => false,
-            Some((user, password)) if self.users.get(&user) == Some(&password) => true,
+            None if self.anonymous => None,
+            Some((user, password)) if self.users.get(&user) == Some(&password) => Some(user),
             _ => {
                 return Err(Refusal::challenge(vec![
                     "Basic realm=\"token service\"".to_owned(),
@@ -286,9 +334,7 @@ impl Door {
                         challenges: Vec::new(),
                     })
                 }
-                _ => Err(Refusal::challenge(vec![
-                    "Basic realm=\"registry.test\"".to_owned(),
-                ])),
+                _ => Err(Refusal::challenge(vec![basic.challenge.clone()])),
             },
         }
     }
@@ -318,9 +364,21 @@ impl Upstream {
     pub fn require_bearer_of(&self, mut bearer: Bearer, issuer: &Upstream) {
         bearer
             .realm
-            .get_or_insert_with(|| format!("{}/token", issuer.url()));
+            .get_or_insert_with(|| format!("{}{}", issuer.url(), bearer.path));
         locked(&issuer.inner.token_services).push(bearer.clone());
         *locked(&self.inner.door) = Door::Bearer(bearer);
+    }
+
+    /// As whom it is asked: the user of the login or of the token's login, None for nobody in particular.
+    pub fn account_of(&self, asked: &Asked) -> Option<String> {
+        match &*locked(&self.inner.door) {
+            Door::Open => None,
+            Door::Basic(_) => basic_credentials(asked).map(|(user, _)| user),
+            Door::Bearer(bearer) => {
+                let token = asked.header("authorization").strip_prefix("Bearer ")?;
+                locked(&bearer.issued).valid.get(token)?.account.clone()
+            }
+        }
     }
 
     /// Makes all tokens issued so far invalid.

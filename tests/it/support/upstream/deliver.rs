@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::wire::Flushes;
 
 /// The body of every answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(in crate::support) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Small enough that a count of sent bytes stays near to what was written.
 const CHUNK: u64 = 16 * 1024;

@@ -5,6 +5,18 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+/// Where token services live.
+const TOKEN_PATHS: [&str; 8] = [
+    "/token",
+    "/token/",
+    "/v2/token",
+    "/v2/auth",
+    "/jwt/auth",
+    "/proxy_auth",
+    "/service/token",
+    "/oauth2/token",
+];
+
 /// A request as it came in.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -64,7 +76,7 @@ impl<'a> Target<'a> {
         }
         match path {
             "/v2/" | "/v2" => return Self::Ping,
-            "/token" => return Self::Token,
+            path if TOKEN_PATHS.contains(&path) => return Self::Token,
             _ => {}
         }
         let Some(rest) = path.strip_prefix("/v2/") else {
@@ -135,7 +147,8 @@ impl Match {
         self.and(move |asked| asked.target().repo() == Some(name.as_str()))
     }
 
-    pub(super) fn matches(&self, asked: &Asked) -> bool {
+    /// Whether it is about this request.
+    pub fn matches(&self, asked: &Asked) -> bool {
         (self.0)(asked)
     }
 }

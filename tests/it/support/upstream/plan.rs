@@ -99,6 +99,13 @@ impl Plan {
         self
     }
 
+    /// Sets the status of a `reply`.
+    pub fn status(mut self, status: u16) -> Self {
+        let canned = self.reply.as_mut().expect("a status belongs to a reply");
+        canned.status = StatusCode::from_u16(status).expect("a valid status");
+        self
+    }
+
     /// Sets the body of a `reply`.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         let canned = self.reply.as_mut().expect("a body belongs to a reply");

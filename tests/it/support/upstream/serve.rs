@@ -18,7 +18,7 @@ use super::{DOCKER_CONTENT_DIGEST, Upstream};
 use crate::support::locked;
 
 /// One request, from its record to its response; an error closes the connection.
-pub(super) async fn respond(
+pub(in crate::support) async fn respond(
     upstream: Upstream,
     request: Request<Incoming>,
     flushes: Flushes,
@@ -64,6 +64,10 @@ pub(super) async fn respond(
     };
     for (name, value) in upstream.decorations(&asked) {
         answer.headers.insert(name, value);
+    }
+    let brings_a_body = plan.reply.as_ref().is_some_and(|canned| canned.body.is_some());
+    if (answer.status.is_client_error() || answer.status.is_server_error()) && !brings_a_body {
+        locked(&upstream.inner.style).apply(&mut answer);
     }
     Ok(deliver(&asked, answer, &plan, entry, flushes))
 }

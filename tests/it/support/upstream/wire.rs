@@ -11,14 +11,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// The stream of one connection.
-pub(super) struct Wire {
+pub(in crate::support) struct Wire {
     stream: TcpStream,
     flushes: Flushes,
 }
 
 /// Counts the flushes of one connection.
 #[derive(Clone)]
-pub(super) struct Flushes(Arc<watch::Sender<u64>>);
+pub(in crate::support) struct Flushes(Arc<watch::Sender<u64>>);
 
 impl Flushes {
     /// Waits until everything that hyper has taken so far is with the kernel.
@@ -29,7 +29,7 @@ impl Flushes {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> (Self, Flushes) {
+    pub(in crate::support) fn new(stream: TcpStream) -> (Self, Flushes) {
         let flushes = Flushes(Arc::new(watch::Sender::new(0)));
         (
             Self {
