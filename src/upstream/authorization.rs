@@ -51,6 +51,11 @@ impl Sent {
         *fresh && (challenges.is_empty() || challenges.iter().any(same))
     }
 
+    /// Whether it is a token that was made for this very request.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Token { fresh: true, .. })
+    }
+
     /// Whether it is a token for this very repository, rather than for a whole registry (ECR Public).
     pub(super) fn is_for(&self, repository: &RepositoryName) -> bool {
         match self {

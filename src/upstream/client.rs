@@ -2,7 +2,7 @@
 //! what an answer means, is in `content` and `lists`.
 
 use reqwest::Method;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::authorization::Sent;
@@ -13,7 +13,7 @@ use super::observer::RequestKind;
 use super::reply::Reply;
 use super::retry::{self, Window};
 use super::transport::{Lane, Request, host_of};
-use crate::oci::{Challenge, RepositoryName};
+use crate::oci::RepositoryName;
 
 /// Redirects followed for one question.
 const MAX_HOPS: usize = 5;
@@ -156,7 +156,7 @@ impl Endpoint {
             if let Some(used) = sent.take() {
                 self.authorizer.discard(&used);
                 if matches!(used, Sent::Basic(_)) && answers > 0 {
-                    return self.basic_refused(reply).await;
+                    return self.basic_refused(reply, used.header(), window).await;
                 }
                 if used.is_last_word(&challenges) {
                     let says_absent = status == 401 && used.is_for(call.repository);
@@ -170,7 +170,10 @@ impl Endpoint {
             }
             answers += 1;
             let challenges = if challenges.is_empty() {
-                self.ping(window).await?
+                let ping = self.ping(None, window).await?;
+                let challenges = ping.challenges();
+                ping.drain().await;
+                challenges
             } else {
                 challenges
             };
@@ -187,10 +190,17 @@ impl Endpoint {
     }
 
     /// Our credentials themselves were refused: for good, or for this repository?
-    async fn basic_refused(&self, reply: Reply) -> Result<Reply, Error> {
+    async fn basic_refused(&self, reply: Reply, login: &HeaderValue, window: Window) -> Result<Reply, Error> {
         let (host, status) = (reply.host().to_owned(), reply.status().as_u16());
         let (kind, message) = reply.into_excuse().await;
-        let kind = if status == 401 || message.contains("expired") {
+        let mut rejected = status == 401 || message.contains("expired");
+        if message.is_empty() && !rejected {
+            // An answer to HEAD cannot say why; `/v2/` is open to every good login.
+            let ping = self.ping(Some(login), window).await?;
+            rejected = matches!(ping.status().as_u16(), 401 | 403);
+            ping.drain().await;
+        }
+        let kind = if rejected {
             self.authorizer.reject_login();
             ErrorKind::CredentialsRejected
         } else {
@@ -203,23 +213,30 @@ impl Endpoint {
     /// pkg.dev, which has a realm of its own).
     async fn abroad(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
         let request = call.request(url);
-        let reply = self.transport.send(&request, None, window).await?;
-        if reply.status().as_u16() != 401 {
-            return Ok(reply);
-        }
-        let Some(sent) = self.authorizer.answer_foreign(&reply.challenges(), url).await? else {
-            return Ok(reply);
-        };
-        reply.drain().await;
-        let reply = self.transport.send(&request, Some(sent.header()), window).await?;
-        if reply.status().as_u16() == 401 {
-            self.authorizer.discard(&sent);
+        let mut reply = self.transport.send(&request, None, window).await?;
+        let challenges = reply.challenges();
+        // A kept token may have ended: then once more, with a new one.
+        for _ in 0..2 {
+            if reply.status().as_u16() != 401 {
+                break;
+            }
+            let Some(sent) = self.authorizer.answer_foreign(&challenges, url).await? else {
+                break;
+            };
+            reply.drain().await;
+            reply = self.transport.send(&request, Some(sent.header()), window).await?;
+            if reply.status().as_u16() == 401 {
+                self.authorizer.discard(&sent);
+                if sent.is_fresh() {
+                    break;
+                }
+            }
         }
         Ok(reply)
     }
 
-    /// The challenge of `/v2/`, for a registry that refuses without one (gcr.io).
-    async fn ping(&self, window: Window) -> Result<Vec<Challenge>, Error> {
+    /// What `/v2/` says: how to authorize, for a registry that refuses without a word (gcr.io), or of a login.
+    async fn ping(&self, authorization: Option<&HeaderValue>, window: Window) -> Result<Reply, Error> {
         let url = self.url_of("");
         let request = Request {
             kind: RequestKind::Ping,
@@ -228,10 +245,7 @@ impl Endpoint {
             url: &url,
             headers: HeaderMap::new(),
         };
-        let reply = self.transport.send(&request, None, window).await?;
-        let challenges = reply.challenges();
-        reply.drain().await;
-        Ok(challenges)
+        self.transport.send(&request, authorization, window).await
     }
 
     fn note_limits(&self, reply: &Reply) {

@@ -1,5 +1,8 @@
 //! Tag lists and referrers: JSON in pages, of which only the query of the next page's link is believed.
 
+use std::borrow::Cow;
+use std::num::IntErrorKind;
+
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use serde::Deserialize;
@@ -15,6 +18,8 @@ use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType, OCI_INDEX, Re
 
 /// Largest page of a tag list, in bytes: registries without pages send all tags at once.
 const MAX_TAGS_PAGE: usize = 16 * 1024 * 1024;
+/// Tags asked for at once at most.
+const MAX_TAGS: u64 = 1000;
 /// Pages of referrers that are followed, and their bytes together.
 const MAX_REFERRERS_PAGES: usize = 50;
 const MAX_REFERRERS_SIZE: usize = 16 * 1024 * 1024;
@@ -40,7 +45,8 @@ struct Index {
 }
 
 impl Endpoint {
-    /// One page of the tag list. `query` is sent as it is: encoded, without the question mark, perhaps empty.
+    /// One page of the tag list. `query` is sent as it is (encoded, without the question mark, perhaps empty), but for a
+    /// page of more than a thousand tags.
     pub(super) async fn tags(
         &self,
         repository: &RepositoryName,
@@ -48,7 +54,8 @@ impl Endpoint {
         errand: &Errand,
     ) -> Result<TagsPage, Error> {
         let mut url = self.url_of(&format!("{repository}/tags/list"));
-        url.set_query(Some(query).filter(|query| !query.is_empty()));
+        let query = modest(query);
+        url.set_query(Some(&*query).filter(|query| !query.is_empty()));
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let call = Call {
@@ -142,6 +149,25 @@ impl Endpoint {
     }
 }
 
+/// The query with a page that every registry gives: Amazon ECR calls more an error. The link leads on to the rest.
+fn modest(query: &str) -> Cow<'_, str> {
+    let is_greedy = |pair: &&str| {
+        let number = pair.strip_prefix("n=").filter(|number| !number.is_empty());
+        number.is_some_and(|number| match number.parse::<u64>() {
+            Ok(number) => number > MAX_TAGS,
+            Err(error) => *error.kind() == IntErrorKind::PosOverflow,
+        })
+    };
+    if !query.split('&').any(|pair| is_greedy(&pair)) {
+        return query.into();
+    }
+    let most = format!("n={MAX_TAGS}");
+    let pairs = query
+        .split('&')
+        .map(|pair| if is_greedy(&pair) { most.as_str() } else { pair });
+    pairs.collect::<Vec<_>>().join("&").into()
+}
+
 /// The query of the link to the next page. Its host and path are not believed, and `ns` is ours.
 fn next_query(reply: &Reply, current: &Url) -> Option<String> {
     let lines = reply.headers().get_all(LINK).iter();
@@ -155,4 +181,27 @@ fn next_query(reply: &Reply, current: &Url) -> Option<String> {
     let query = kept.join("&");
     // A page that is followed by itself would never end.
     (!query.is_empty() && Some(query.as_str()) != current.query()).then_some(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::modest;
+
+    #[test]
+    fn pages_have_a_thousand_tags_at_most() {
+        let table = [
+            ("", ""),
+            ("n=1000", "n=1000"),
+            ("n=1001", "n=1000"),
+            ("last=a%26n%3D9&n=5000", "last=a%26n%3D9&n=1000"),
+            ("n=99999999999999999999", "n=1000"),
+            ("n=-5000", "n=-5000"),
+            ("n=", "n="),
+            ("nn=5000&n=0", "nn=5000&n=0"),
+            ("next_page=n=5000", "next_page=n=5000"),
+        ];
+        for (query, expected) in table {
+            assert_eq!(modest(query), expected);
+        }
+    }
 }
