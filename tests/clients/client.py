@@ -18,9 +18,11 @@ class Client:
     name = ""
     tools = ()
     needs_root = False
+    scheme = ""  # before references
 
-    def __init__(self, work, daemon):
-        self.work, self.daemon = work, daemon
+    def __init__(self, work, daemon, hosts=()):
+        """`hosts`: of registries beside those of the suite, for clients that are configured by host."""
+        self.work, self.daemon, self.hosts_of_zoo = work, daemon, hosts
 
     def start(self):
         """Starts the client's own daemon, if it has one."""
@@ -39,6 +41,11 @@ class Client:
     def pull(self, route):
         """Pulls by one route; Failure unless what arrived is what the upstream holds."""
         raise NotImplementedError
+
+    def visit(self, animals):
+        """The ways to registries of the zoo: by prefix."""
+        at = f"{self.scheme}{self.daemon.address}"
+        return [Route(each.host, f"{at}/{each.prefix}/{each.tagged}", each.image) for each in animals]
 
     def extras(self, contents):
         """Further checks, (label, callable), made once while the upstream is there."""

@@ -28,7 +28,9 @@ address = "{self.place / "t.sock"}"
         self.hosts = {}
         for label, mirror in {"ns": self.daemon.url, "path": f"{self.daemon.url}/docker.io"}.items():
             self.hosts[label] = self.place / label
-            hosts = ("docker.io", "tokened.example", "anonymous.example") if label == "ns" else ("docker.io",)
+            hosts = ("docker.io",)
+            if label == "ns":
+                hosts += ("tokened.example", "anonymous.example", *self.hosts_of_zoo)
             for host in hosts:
                 folder = self.work.folder(self.name, label, host)
                 # `server` is the last resort, else the real registry: the cache is the only source.
@@ -68,6 +70,9 @@ capabilities = ["pull", "resolve"]
                 contents.public,
             ),
         ]
+
+    def visit(self, animals):
+        return [Route(each.host, f"{each.host}/{each.tagged}", each.image) for each in animals]
 
     def pull(self, route):
         image, reference = route.image, route.reference

@@ -155,13 +155,13 @@ def small_image(repository, layers, seed):
     return image
 
 
-def index_image(repository):
-    """An OCI index of three platforms."""
+def index_image(repository, seed=""):
+    """An OCI index of three platforms; another seed makes other contents."""
     image = Image(repository)
     entries = []
     for architecture, variant in (("amd64", None), ("arm64", None), ("arm", "v7")):
-        data = random.Random(architecture).randbytes(300_000)
-        layers = [layer({"platform": architecture.encode()}), layer({"data": data})]
+        data = random.Random(architecture + seed).randbytes(300_000)
+        layers = [layer({"platform": architecture.encode(), "seed": seed.encode()}), layer({"data": data})]
         manifest = image.add(layers, OCI_TYPES, architecture, variant)
         entries.append({
             "mediaType": manifest.media_type,

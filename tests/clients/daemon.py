@@ -16,19 +16,19 @@ def listening(log):
 
 
 class Daemon:
-    """`wharfinger serve` with a main door, a mirror door, and upstreams with and without credentials."""
+    """`wharfinger serve` with a main door and a mirror door."""
 
-    def __init__(self, work, binary, ports, plain, tokened, secured, certificate):
+    def __init__(self, work, binary, ports):
         self.work, self.binary = work, binary
         self.port, self.mirror_port = ports
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
         self.mirror_url = f"http://127.0.0.1:{self.mirror_port}"
-        self.plain, self.tokened, self.secured, self.certificate = plain, tokened, secured, certificate
         self.process = None
-        self.password = work.root / "password"
-        self.password.write_text(f"{tokens.PASSWORD}\n")
-        self.password.chmod(0o600)
+
+    def upstreams(self):
+        """The tables of its upstreams."""
+        raise NotImplementedError
 
     def configuration(self, tag_ttl):
         return f"""
@@ -42,6 +42,50 @@ data_dir = "{self.work.root / "data"}"
 [cache]
 tag_ttl = "{tag_ttl}"
 
+[log]
+format = "text"
+
+{self.upstreams()}
+"""
+
+    def start(self, tag_ttl="1h", empty=False):
+        """Starts it on its ports; `empty` begins with a new data folder."""
+        if empty:
+            self.work.fresh("data")
+        config = self.work.root / "wharfinger.toml"
+        config.write_text(self.configuration(tag_ttl))
+        log = self.work.log("daemon")
+        before = len(log.read_text(errors="replace")) if log.exists() else 0
+        self.process = self.work.start("daemon", [self.binary, "serve", "--config", config])
+        wanted = {self.address, self.mirror_url.removeprefix("http://")}
+        said = lambda: listening(log.read_text(errors="replace")[before:])  # noqa: E731
+        wait_until("the daemon says where it listens", lambda: wanted <= said(), 30, self.process)
+
+    def stop(self):
+        """Ends it by SIGTERM, which must be a clean end."""
+        if self.process:
+            process, self.process = self.process, None
+            status = self.work.stop(process)
+            if status != 0:
+                raise Failure(f"the daemon ended with status {status} on SIGTERM")
+
+    def restart(self, tag_ttl="1h", empty=False):
+        self.stop()
+        self.start(tag_ttl, empty)
+
+
+class SuiteDaemon(Daemon):
+    """The daemon of the suite: upstreams with and without credentials, over TLS and without."""
+
+    def __init__(self, work, binary, ports, plain, tokened, secured, certificate):
+        super().__init__(work, binary, ports)
+        self.plain, self.tokened, self.secured, self.certificate = plain, tokened, secured, certificate
+        self.password = work.root / "password"
+        self.password.write_text(f"{tokens.PASSWORD}\n")
+        self.password.chmod(0o600)
+
+    def upstreams(self):
+        return f"""
 [upstream.docker-hub]
 url = "{self.plain.url}"
 
@@ -72,32 +116,4 @@ hosts = ["untrusted.example"]
 url = "{self.secured.url}"
 hosts = ["insecure.example"]
 insecure = true
-
-[log]
-format = "text"
 """
-
-    def start(self, tag_ttl="1h", empty=False):
-        """Starts it on its ports; `empty` begins with a new data folder."""
-        if empty:
-            self.work.fresh("data")
-        config = self.work.root / "wharfinger.toml"
-        config.write_text(self.configuration(tag_ttl))
-        log = self.work.log("daemon")
-        before = len(log.read_text(errors="replace")) if log.exists() else 0
-        self.process = self.work.start("daemon", [self.binary, "serve", "--config", config])
-        wanted = {self.address, self.mirror_url.removeprefix("http://")}
-        said = lambda: listening(log.read_text(errors="replace")[before:])  # noqa: E731
-        wait_until("the daemon says where it listens", lambda: wanted <= said(), 30, self.process)
-
-    def stop(self):
-        """Ends it by SIGTERM, which must be a clean end."""
-        if self.process:
-            process, self.process = self.process, None
-            status = self.work.stop(process)
-            if status != 0:
-                raise Failure(f"the daemon ended with status {status} on SIGTERM")
-
-    def restart(self, tag_ttl="1h", empty=False):
-        self.stop()
-        self.start(tag_ttl, empty)

@@ -37,6 +37,14 @@ prefix = "anonymous.example"
 location = "{address}/anonymous.example"
 insecure = true
 """)
+        with (self.place / "registries.conf").open("a") as file:
+            for host in self.hosts_of_zoo:
+                file.write(f"""
+[[registry]]
+prefix = "{host}"
+location = "{address}/{host}"
+insecure = true
+""")
         (self.place / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         (self.place / "storage.conf").write_text(f"""
 [storage]
@@ -73,6 +81,9 @@ runroot = "{self.place / "run"}"
                 contents.public,
             ),
         ]
+
+    def visit(self, animals):
+        return [Route(each.host, f"{each.host}/{each.tagged}", each.image) for each in animals]
 
     def pull(self, route):
         image, reference = route.image, route.reference

@@ -12,6 +12,7 @@ class Skopeo(Client):
 
     name = "skopeo"
     tools = ("skopeo",)
+    scheme = "docker://"
 
     def start(self):
         self.place = self.work.fresh(self.name)
