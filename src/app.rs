@@ -12,15 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Entrance, Options};
-use crate::cache::{Cache, Places};
+use crate::cache::{Cache, Places, offline_at_start};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
 use crate::job::{Jobs, Progress};
 use crate::maintenance::{Evict, Scrub, Sweep};
+use crate::preserve::{BundleExport, BundleImport, Drill, Finder};
 use crate::registry::{Door, Names, OwnAddresses, Registry};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
 use crate::telemetry::{AccessLog, Metrics, start_logging};
+use crate::transfer::{Transfers, Uploads};
 use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream};
 
 /// The unix socket in the data folder, which the subcommands talk to.
@@ -50,21 +52,31 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
     let settings = config.storage.clone();
-    let storage = tokio::task::spawn_blocking(move || Storage::open(&settings)).await??;
+    let configured = config.cache.offline;
+    let opened = tokio::task::spawn_blocking(move || {
+        let storage = Storage::open(&settings)?;
+        let offline = offline_at_start(&storage, configured);
+        Ok::<_, crate::storage::Error>((storage, offline))
+    });
+    let (storage, offline) = opened.await??;
     let metrics = Arc::new(Metrics::new());
     metrics.started_at(Timestamp::now().0 / 1000);
     let observer: Arc<dyn Observer> = Arc::new(Observed(metrics.clone()));
     let upstreams = config
         .upstreams
         .iter()
-        .map(|upstream| Upstream::new(upstream.clone(), observer.clone()))
+        .map(|upstream| Upstream::switched(upstream.clone(), observer.clone(), &offline))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot set up an upstream")?;
     // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
     let bound = bind_doors(&config)?;
     let local = bind_local(&config.storage.data_dir);
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
-    let cache = Cache::new(storage, metrics.clone(), fill_threads);
+    metrics.offline(offline.is_on());
+    if offline.is_on() {
+        tracing::warn!("offline: nothing is asked of any upstream");
+    }
+    let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);
     let places = Places::new(&upstreams);
     let scrub = Scrub::new(cache.clone(), places.clone(), config.storage.scrub_rate);
     let sweep = Sweep::new(cache.clone());
@@ -80,6 +92,13 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     } else {
         (AccessLog::off(), None)
     };
+    let named = registry.clone();
+    let finder: Finder = Arc::new(move |text| {
+        let (repository, reference) = named.find(text)?;
+        Ok((repository.place().clone(), reference))
+    });
+    let uploads = Uploads::default();
+    let export = BundleExport::new(cache.clone(), places.clone(), finder.clone());
     let api = Api::new(
         registry,
         metrics,
@@ -87,11 +106,14 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         Jobs::new()
             .with(Evict::new(cache.clone()))
             .with(scrub.clone())
-            .with(sweep.clone()),
+            .with(sweep.clone())
+            .with(Drill::new(cache.clone(), places.clone()))
+            .with(BundleImport::new(cache.clone(), finder, uploads.clone())),
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
             answer_timeout: config.server.answer_timeout,
+            transfers: Arc::new(Transfers::new(uploads).with(export)),
         },
     );
 
@@ -128,7 +150,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let keeper = cache.clone();
     tokio::spawn(async move { tokio::join!(keeper.keep_access(), keeper.keep_room()) });
     let continuing = cache.clone();
-    tokio::spawn(async move { continuing.resume_interrupted(&places).await });
+    tokio::spawn(async move { continuing.keep_resuming(&places).await });
     // After a clean stop files and rows agree.
     let unclean = config.storage.accept_loss || cache.storage().index.last_closed().is_none();
     let (behind, upkeep) = (CancellationToken::new(), TaskTracker::new());

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 10 | `cli`, `app` | subcommands; from a configuration to a running daemon |
 //! | 7 | `api` | the HTTP front: routes, answers, errors |
+//! | 6 | `preserve` | what must still be here tomorrow: drills, bundles |
 //! | 6 | `registry` | the one door to content: which repository a client means |
 //! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
 //! | 4 | `repository` | what a repository holds: links, manifests, tags |
@@ -13,7 +14,7 @@
 //! | 3 | `storage` | bytes and index on disk |
 //! | 3 | `server` | sockets |
 //! | 2 | `config` | plain, validated data |
-//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `job`, `mapped` | words, metrics and logs, time, single-flight, long work, sendfile |
+//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `job`, `transfer`, `mapped` | words, metrics and logs, time, single-flight, long work, streams, sendfile |
 
 pub mod api;
 pub mod app;
@@ -26,9 +27,11 @@ pub mod job;
 pub mod maintenance;
 pub mod mapped;
 pub mod oci;
+pub mod preserve;
 pub mod registry;
 pub mod repository;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod transfer;
 pub mod upstream;

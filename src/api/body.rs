@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::multipart::Parts;
 use crate::registry::{BlobReader, ReadError};
 use crate::telemetry::Ending;
+use crate::transfer::Pieces;
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum BodyError {
     /// The blob cannot be read on.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The archive cannot be written on.
+    #[error("{0}")]
+    Archive(String),
     /// The blob ended before the length that was announced.
     #[error("the blob ended early")]
     Short,
@@ -42,6 +46,8 @@ pub(super) enum Content {
     Parts(Box<Parts>),
     /// What somebody tells while it happens.
     Lines(BoxStream<'static, Bytes>),
+    /// An archive of so many bytes, as it is written.
+    Archive(u64, Pieces),
 }
 
 type Piece = (BlobReader, Result<Option<Bytes>, ReadError>);
@@ -80,6 +86,7 @@ impl Content {
             Self::Blob(blob) => blob.end.map(|end| end.saturating_sub(blob.position)),
             Self::Parts(parts) => Some(parts.left()),
             Self::Lines(_) => None,
+            Self::Archive(left, _) => Some(*left),
         }
     }
 }
@@ -160,6 +167,14 @@ impl http_body::Body for Body {
             Content::Empty => return Poll::Ready(None),
             Content::Full(bytes) => Ok(Some((std::mem::take(bytes), true))),
             Content::Lines(lines) => Ok(ready!(lines.as_mut().poll_next(context)).map(|line| (line, false))),
+            Content::Archive(left, pieces) => match ready!(pieces.as_mut().poll_next(context)) {
+                Some(Ok(piece)) => {
+                    *left = left.saturating_sub(piece.len() as u64);
+                    Ok(Some((piece, false)))
+                }
+                Some(Err(reason)) => Err(BodyError::Archive(reason)),
+                None => Ok(None),
+            },
             Content::Blob(blob) => ready!(blob.poll(context)),
             Content::Parts(parts) => ready!(parts.poll(context)),
         };

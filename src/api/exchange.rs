@@ -180,6 +180,7 @@ impl Drop for Exchange {
                 .map(|digest| digest as &dyn std::fmt::Display),
             status: code,
             outcome: self.status.map(|status| status.outcome.as_str()),
+            offline: self.status.is_some_and(|status| status.offline),
             upstream: self.repository.as_ref().map(Repository::upstream),
             bytes: self.bytes,
             first_byte,

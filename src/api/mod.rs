@@ -33,6 +33,7 @@ use crate::job::Jobs;
 use crate::registry::{Asked, CacheStatus, Door, Registry, Repository};
 use crate::server::Connection;
 use crate::telemetry::{AccessLog, Metrics};
+use crate::transfer::Transfers;
 
 pub use body::{Body, BodyError};
 
@@ -65,6 +66,8 @@ pub struct Options {
     pub data_dir: String,
     /// How long a client waits for the head of a response.
     pub answer_timeout: Duration,
+    /// What an operator may take away or bring.
+    pub transfers: Arc<Transfers>,
 }
 
 /// The HTTP front. Clones are the same one.
@@ -208,10 +211,7 @@ async fn answer(
         Ok(reply) => reply,
         Err(failure) => {
             if let Failure::Registry(error) = &failure {
-                exchange.status = Some(CacheStatus {
-                    forward_status: error.upstream_status,
-                    ..CacheStatus::of(error.outcome)
-                });
+                exchange.status = Some(CacheStatus::failed(error));
             }
             rescue::render(&failure, falls_through, exchange.id.as_str())
         }

@@ -171,6 +171,12 @@ fn registry_told(kind: ErrorKind) -> Told {
         }
         ErrorKind::UpstreamFailed | ErrorKind::CredentialsRejected => trouble(StatusCode::BAD_GATEWAY),
         ErrorKind::UpstreamUnavailable => trouble(StatusCode::SERVICE_UNAVAILABLE),
+        // Nobody knows when that ends; not within seconds.
+        ErrorKind::Offline => Told::retry(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            RETRY_LIMIT,
+        ),
         ErrorKind::UpstreamTimeout => trouble(StatusCode::GATEWAY_TIMEOUT),
         ErrorKind::Internal => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
     }
@@ -273,6 +279,14 @@ mod tests {
                 Some("5"),
                 503,
                 Some("5"),
+            ),
+            (
+                ErrorKind::Offline,
+                503,
+                "UNAVAILABLE",
+                Some("60"),
+                503,
+                Some("60"),
             ),
             (
                 ErrorKind::UpstreamTimeout,

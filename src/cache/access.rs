@@ -2,16 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::{LastUse, Timestamp};
-use crate::oci::Digest;
-use crate::storage::Change;
+use crate::oci::{Digest, Reference};
+use crate::repository::Key;
+use crate::storage::{Change, Error, UseRow};
 
-use super::{Cache, Shared};
+use super::{Cache, Place, Shared};
 
 /// A use is noted once in this span: eviction thinks in hours.
 const GRAIN: Duration = Duration::from_mins(1);
+
+/// A pull under the same name is noted once in this span: who asks for it thinks in days.
+const PULL_GRAIN: Duration = Duration::from_hours(1);
+
+/// Names whose last note is remembered.
+const MOST_RECENT: u64 = 100_000;
+
+/// How long it is remembered what clients pulled.
+pub const PULLS_KEPT: Duration = Duration::from_hours(90 * 24);
+
+/// How often what is older is forgotten, and names that are looked at together for that.
+const FORGET_EVERY: Duration = Duration::from_hours(24);
+const PAGE: usize = 10_000;
 
 /// How often notes go to the index.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -19,10 +33,27 @@ const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// Notes that go to the index at once.
 const BATCH: usize = 1000;
 
+type Name = (Key, Reference);
+
 /// Uses since the last flush.
-#[derive(Default)]
 pub(super) struct Access {
     noted: Mutex<HashMap<Digest, Timestamp>>,
+    pulls: Mutex<HashMap<Name, UseRow>>,
+    recent: moka::sync::Cache<Name, Digest>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let recent = moka::sync::Cache::builder()
+            .max_capacity(MOST_RECENT)
+            .time_to_live(PULL_GRAIN)
+            .build();
+        Self {
+            noted: Mutex::default(),
+            pulls: Mutex::default(),
+            recent,
+        }
+    }
 }
 
 impl Access {
@@ -32,6 +63,26 @@ impl Access {
         if last.is_due(now, GRAIN) {
             self.noted().insert(*digest, now);
         }
+    }
+
+    /// Notes that a client pulled `digest` under a name, unless the last note is new.
+    fn pulled(&self, name: Name, digest: Digest) {
+        if self.recent.get(&name) == Some(digest) {
+            return;
+        }
+        self.recent.insert(name.clone(), digest);
+        let at = Timestamp::now();
+        self.pulls().insert(name, UseRow { at, digest });
+    }
+
+    /// Forgets what was noted of a name.
+    fn forget(&self, name: &Name) {
+        self.recent.invalidate(name);
+        self.pulls().remove(name);
+    }
+
+    fn pulls(&self) -> MutexGuard<'_, HashMap<Name, UseRow>> {
+        self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn noted(&self) -> MutexGuard<'_, HashMap<Digest, Timestamp>> {
@@ -47,19 +98,71 @@ impl Shared {
             .into_iter()
             .map(|(digest, at)| Change::touch(&digest, at))
             .collect();
+        let pulls = std::mem::take(&mut *self.access.pulls());
+        changes.extend(
+            pulls
+                .into_iter()
+                .map(|((key, reference), row)| Change::put_use(&key, &reference, row)),
+        );
         while !changes.is_empty() {
             let rest = changes.split_off(changes.len().min(BATCH));
             self.storage.index.submit(std::mem::replace(&mut changes, rest));
         }
+    }
+
+    /// Forgets that clients pulled it: it was taken away on purpose.
+    pub(super) fn forget_pulls(&self, place: &Place, reference: &Reference) {
+        self.access.forget(&(place.key.clone(), reference.clone()));
+        let change = Change::remove_use(&place.key, reference);
+        self.storage.index.submit(vec![change]);
     }
 }
 
 impl Cache {
     /// Brings uses to the index every now and then, for as long as it is polled.
     pub async fn keep_access(&self) {
+        let mut forgotten = Instant::now();
         loop {
             tokio::time::sleep(FLUSH_EVERY).await;
             self.flush_access();
+            if forgotten.elapsed() >= FORGET_EVERY {
+                forgotten = Instant::now();
+                if let Err(error) = self.forget_old_pulls().await {
+                    tracing::error!(%error, "old pulls could not be forgotten");
+                }
+            }
+        }
+    }
+
+    /// Notes that a client pulled `digest` as `reference`: what is here or was, `drill` asks for later.
+    pub fn pulled(&self, place: &Place, reference: &Reference, digest: &Digest) {
+        let name = (place.key.clone(), reference.clone());
+        self.shared.access.pulled(name, *digest);
+    }
+
+    async fn forget_old_pulls(&self) -> Result<(), Error> {
+        let (index, now) = (&self.shared.storage.index, Timestamp::now());
+        let mut after = None;
+        loop {
+            let page = index
+                .read(move |index| index.uses_after("", after.as_ref(), PAGE))
+                .await?;
+            let old = page
+                .iter()
+                .filter(|(_, _, row)| now.since(row.at) > PULLS_KEPT)
+                .map(|(repository, reference, _)| Change::remove_use(repository, reference));
+            let old: Vec<_> = old.collect();
+            let whole = page.len() == PAGE;
+            after = page
+                .into_iter()
+                .last()
+                .map(|(repository, reference, _)| (repository, reference));
+            if !old.is_empty() {
+                index.commit(old).await?;
+            }
+            if !whole {
+                return Ok(());
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub enum ErrorKind {
     UpstreamUnavailable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// We are told not to ask anybody, and it is not here.
+    Offline,
     /// The upstream does not accept the configured credentials.
     CredentialsRejected,
     /// Our own disk or index.
@@ -128,6 +130,10 @@ impl Error {
                 },
                 format!("rate limit of upstream {name} reached"),
             ),
+            Kind::Offline => (
+                ErrorKind::Offline,
+                format!("this cache is offline, and what was asked of upstream {name} is not here"),
+            ),
             Kind::Unavailable(Failure::Status(status)) => (
                 ErrorKind::UpstreamFailed,
                 format!("upstream {name} answered {status}"),
@@ -145,7 +151,13 @@ impl Error {
                 format!("upstream {name} sent an answer that cannot be used"),
             ),
         };
-        if error.is_not_found() {
+        if *error.kind() == Kind::Offline {
+            tracing::debug!(
+                upstream = name,
+                repository = &*place.key,
+                "offline: nobody is asked"
+            );
+        } else if error.is_not_found() {
             tracing::debug!(upstream = name, repository = &*place.key, %error, "not found upstream");
         } else {
             tracing::warn!(upstream = name, host = error.host(), repository = &*place.key, %error, "upstream failed");

@@ -197,7 +197,7 @@ impl Shared {
         else {
             return Ok(false);
         };
-        if contents.iter().any(|content| self.is_in_use(content)) {
+        if self.holds.has(&digest) || contents.iter().any(|content| self.is_in_use(content)) {
             return Ok(false);
         }
         self.remove_image(digest, evicted).await?;
@@ -230,9 +230,9 @@ impl Shared {
         Ok(self.storage.blobs.remove(digest).await?)
     }
 
-    /// Whether the blob is being read or fetched.
-    fn is_in_use(&self, digest: &Digest) -> bool {
-        self.storage.blobs.is_read(digest) || self.fills.get(digest).is_some()
+    /// Whether the blob is being read, fetched or held.
+    pub(super) fn is_in_use(&self, digest: &Digest) -> bool {
+        self.storage.blobs.is_read(digest) || self.fills.get(digest).is_some() || self.holds.has(digest)
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::oci::{Digest, Reference};
 use crate::storage::BlobReader;
 
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use super::{Cache, Place, Places, fill};
 
 /// Repositories that are tried for content which has to be fetched again.
@@ -28,7 +28,7 @@ impl Cache {
             return Ok(false);
         }
         for place in holders.iter().take(MOST_TRIED) {
-            if self.fetch_blob(digest, place).await? {
+            if self.fetch_again(digest, place).await? {
                 return Ok(true);
             }
         }
@@ -48,8 +48,37 @@ impl Cache {
             .collect())
     }
 
-    /// Fetches a blob that nobody waits for. Whether it is here now.
-    async fn fetch_blob(&self, digest: &Digest, place: &Place) -> Result<bool, Error> {
+    /// Fetches a blob that nobody waits for, through the same door as a client's pull. False when there is no room to keep
+    /// it.
+    ///
+    /// # Errors
+    /// What a client would be told.
+    pub async fn fetch_blob(&self, digest: &Digest, place: &Place) -> Result<bool, Error> {
+        let reader = self.blob(place, digest).await?.value;
+        if matches!(reader, BlobReader::Stored(_)) {
+            return Ok(true);
+        }
+        if !reader.is_kept() {
+            return Ok(false);
+        }
+        // A reader, so that the fill goes on whatever `finish_fill` says.
+        if let Some(fill) = self.shared.fills.get(digest) {
+            fill.gone().await;
+        }
+        let kept = reader.is_kept();
+        drop(reader);
+        if self.shared.storage.blobs.open(digest).await?.is_some() {
+            return Ok(true);
+        }
+        if !kept {
+            return Ok(false);
+        }
+        let message = format!("the download from upstream {} broke off", place.upstream.prefix());
+        Err(Error::upstream(ErrorKind::UpstreamFailed, place, message))
+    }
+
+    /// Fetches a blob that turned out rotten. Whether it is here now.
+    async fn fetch_again(&self, digest: &Digest, place: &Place) -> Result<bool, Error> {
         let link = self.shared.repositories.link(&place.key, digest).await?;
         let size = link.map(|link| link.size);
         let (running, _) = fill::lead_or_join(&self.shared, place, *digest, size);

@@ -48,14 +48,15 @@ impl Cache {
         let negative = negative.map(|left| left.as_secs());
         let (expected, asks_upstream, reason) = match &tag {
             Some((tag, state)) => self.expect_of_tag(place, tag, state, &found, now),
-            None => expect_of_digest(reference, &found, negative),
+            None => expect_of_digest(reference, &found, negative, self.is_offline()),
         };
         Ok(Explanation {
             reference: written(place, reference),
             repository: place.key.to_string(),
             expected,
-            asks_upstream,
+            asks_upstream: asks_upstream && !self.is_offline(),
             reason,
+            offline: self.is_offline(),
             upstream: self.upstream_report(&place.upstream),
             tag: tag.map(|(tag, state)| self.tag_report(place, tag, &state, now)),
             negative_seconds: negative,
@@ -194,7 +195,11 @@ impl Cache {
             .as_ref()
             .is_some_and(|manifest| manifest.state == State::Here);
         if !here {
-            let reason = "the manifest that the tag points at is not here: it is fetched by its digest";
+            let reason = if self.is_offline() {
+                "the manifest that the tag points at is not here, and this cache is offline: a pull fails"
+            } else {
+                "the manifest that the tag points at is not here: it is fetched by its digest"
+            };
             return (Expected::Miss, true, reason.to_owned());
         }
         let age = now.since(state.validated_at);
@@ -209,6 +214,14 @@ impl Cache {
                 false,
                 format!("{confirmed}: fresh for another {left}"),
             );
+        }
+        if self.is_offline() {
+            if verdict == Verdict::Gone {
+                let reason = "the upstream said for longer than gone_ttl that the tag does not exist, and this cache is offline: a pull fails";
+                return (Expected::Miss, false, reason.to_owned());
+            }
+            let reason = format!("{confirmed}, and this cache is offline: the copy is served at once");
+            return (Expected::Stale, false, reason);
         }
         if verdict == Verdict::Stale {
             let why = self.troubled(place, tag).unwrap_or_default();
@@ -255,7 +268,12 @@ pub(super) fn written(place: &Place, reference: &Reference) -> String {
 }
 
 /// What to expect of a digest, or of a tag that is not here.
-fn expect_of_digest(reference: &Reference, found: &Found, negative: Option<u64>) -> (Expected, bool, String) {
+fn expect_of_digest(
+    reference: &Reference,
+    found: &Found,
+    negative: Option<u64>,
+    offline: bool,
+) -> (Expected, bool, String) {
     let state = found
         .manifest
         .as_ref()
@@ -273,8 +291,12 @@ fn expect_of_digest(reference: &Reference, found: &Found, negative: Option<u64>)
             );
             (Expected::Negative, false, reason)
         }
-        (Some(State::Partial), _) => {
+        (Some(State::Partial), _) if !offline => {
             let reason = "it is being fetched: a client reads it while it arrives";
+            (Expected::Miss, false, reason.to_owned())
+        }
+        _ if offline => {
+            let reason = "it is not here, and this cache is offline: a pull fails";
             (Expected::Miss, false, reason.to_owned())
         }
         _ => {

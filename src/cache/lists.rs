@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::collapse::Collapse;
 
 use super::Place;
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use super::freshness::{LEFT_ALONE, Verdict, judge_list};
 use super::status::{Answer, CacheStatus, Outcome};
 
@@ -94,7 +94,11 @@ where
                     kept = Some(list.clone());
                     None
                 }
-                Verdict::Revalidate | Verdict::Gone => None,
+                Verdict::Revalidate | Verdict::Gone => {
+                    // However old it is, nobody will tell a newer one.
+                    kept = Some(list.clone()).filter(|_| place.upstream.offline().is_on());
+                    None
+                }
             };
             if let Some(status) = status {
                 return Ok(Answer::new(list, status));
@@ -137,7 +141,7 @@ where
                     Some(list) => Some(list),
                     None => instead.lesser().await?.map(Arc::new),
                 };
-                let status = CacheStatus::stale(error.upstream_status);
+                let status = CacheStatus::stale_for(&error);
                 found.map(|list| Answer::new(list, status)).ok_or(error)
             }
         }
@@ -169,6 +173,8 @@ where
                     left_alone.invalidate(&key);
                     kept.insert(key, (Instant::now(), Arc::clone(list)));
                 }
+                // Online again, it is asked at once.
+                Err(error) if error.kind == ErrorKind::Offline => {}
                 Err(error) if error.allows_stale => left_alone.insert(key, error.upstream_status),
                 // It is not there, or not for us any more.
                 Err(_) => kept.invalidate(&key),

@@ -48,6 +48,10 @@ impl Cache {
     async fn due_manifest(&self, place: &Place, tag: &Tag, state: TagState) -> Result<Found, Error> {
         let trouble = self.shared.troubled.get(place, tag);
         let verdict = judge(place, tag, &state, trouble);
+        // However old it is: nobody will tell anything newer. But what was gone for too long counts as deleted.
+        if verdict != Verdict::Gone && place.upstream.offline().is_on() {
+            return self.pointed_at(place, &state, CacheStatus::OFFLINE).await;
+        }
         if verdict <= Verdict::Stale {
             let status = CacheStatus::stale(trouble.and_then(|trouble| trouble.status));
             return self.pointed_at(place, &state, status).await;
@@ -84,7 +88,7 @@ impl Cache {
             }
             // "Not found" too: of a token service, or of the digest that the tag is said to have moved to.
             Err(error) if usable => {
-                self.pointed_at(place, &state, CacheStatus::stale(error.upstream_status))
+                self.pointed_at(place, &state, CacheStatus::stale_for(&error))
                     .await
             }
             Ok(Revalidated::Forgotten(error)) | Err(error) => Err(error),

@@ -5,11 +5,13 @@
 
 mod access;
 mod blobs;
+mod bring;
 mod error;
 mod eviction;
 mod fill;
 mod freshness;
 mod heal;
+mod hold;
 mod inflight;
 mod inspect;
 mod listings;
@@ -17,6 +19,7 @@ mod lists;
 mod look;
 mod manifests;
 mod negative;
+mod offline;
 mod places;
 mod purge;
 mod referrers;
@@ -24,6 +27,7 @@ mod refresh;
 pub mod report;
 mod revalidate;
 mod status;
+mod survival;
 mod visibility;
 
 use std::sync::Arc;
@@ -40,14 +44,19 @@ use crate::oci::{Digest, Reference, RepositoryName, Tag};
 use crate::repository::{Key, Repositories, StoredManifest};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::upstream::{Access, Errand, Purpose, Upstream};
+use crate::upstream::{Access, Errand, Offline, Purpose, Upstream};
 
+pub use access::PULLS_KEPT;
+pub use bring::{Bring, Bringing, BroughtManifest};
 pub use error::{Error, ErrorKind};
 pub use eviction::Evicted;
 pub use freshness::Verdict;
+pub use hold::Hold;
 pub use listings::TagsPage;
+pub use offline::offline_at_start;
 pub use places::Places;
 pub use status::{Answer, CacheStatus, Outcome};
+pub use survival::Fate;
 
 use inflight::Inflight;
 use negative::Negative;
@@ -127,6 +136,7 @@ struct Shared {
     access: access::Access,
     /// One eviction at a time: each would take the same victims.
     evictions: Semaphore,
+    holds: hold::Holds,
     tasks: TaskTracker,
     /// Where fills run: writing and hashing in place may hold these threads for a moment.
     fill_threads: Handle,
@@ -140,6 +150,8 @@ struct Shared {
     negative: Negative,
     visibility: Visibility,
     troubled: revalidate::Troubled,
+    /// The one of all upstreams.
+    offline: Offline,
 }
 
 /// How long stopped fills may take to leave.
@@ -148,6 +160,11 @@ const MOST_STOPPING: Duration = Duration::from_secs(2);
 impl Cache {
     /// An engine over an opened data folder.
     pub fn new(storage: Storage, metrics: Arc<Metrics>, fill_threads: Handle) -> Self {
+        Self::switched(storage, metrics, fill_threads, Offline::default())
+    }
+
+    /// The same, with the switch that the upstreams read.
+    pub fn switched(storage: Storage, metrics: Arc<Metrics>, fill_threads: Handle, offline: Offline) -> Self {
         let repositories = Repositories::new(storage.index.clone());
         let shared = Shared {
             storage,
@@ -156,6 +173,7 @@ impl Cache {
             fills: Inflight::default(),
             access: access::Access::default(),
             evictions: Semaphore::new(1),
+            holds: hold::Holds::default(),
             tasks: TaskTracker::new(),
             fill_threads,
             stop: CancellationToken::new(),
@@ -167,6 +185,7 @@ impl Cache {
             negative: Negative::default(),
             visibility: Visibility::default(),
             troubled: revalidate::Troubled::default(),
+            offline,
         };
         Self {
             shared: Arc::new(shared),

@@ -20,6 +20,11 @@ impl Places {
         }
     }
 
+    /// Their upstreams.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
     /// The repository that is called `key`: upstream prefix and name.
     pub fn find(&self, key: &str) -> Option<Place> {
         let (prefix, name) = key.split_once('/')?;

@@ -25,6 +25,7 @@ impl Cache {
         let shared = &self.shared;
         let missing = Missing::Manifest(reference.clone());
         shared.negative.forget(place, missing);
+        shared.forget_pulls(place, reference);
         let mut purged = Purged {
             reference: written(place, reference),
             removed: false,
@@ -53,7 +54,7 @@ impl Cache {
         if let Some(digest) = content.filter(|_| with_content) {
             purged.kept = shared.needed(&digest, reference).await?;
             if purged.kept.is_none() {
-                purged.freed = Some(shared.remove_all(digest).await?);
+                purged.freed = Some(shared.remove_all(place, digest).await?);
             } else if matches!(reference, Reference::Digest(_)) {
                 purged.removed = false;
             }
@@ -89,7 +90,7 @@ impl Shared {
     }
 
     /// Removes a manifest and all that nothing else here needs.
-    async fn remove_all(&self, digest: Digest) -> Result<Evicted, Error> {
+    async fn remove_all(&self, place: &Place, digest: Digest) -> Result<Evicted, Error> {
         let mut freed = Evicted::default();
         let (mut left, mut order) = (vec![digest], Vec::new());
         while let Some(manifest) = left.pop() {
@@ -112,6 +113,7 @@ impl Shared {
         // An index after its children, or removing the first would have taken it away already.
         for manifest in order.iter().rev() {
             self.remove_image(*manifest, &mut freed).await?;
+            self.forget_pulls(place, &Reference::Digest(*manifest));
         }
         Ok(freed)
     }

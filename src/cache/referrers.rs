@@ -64,9 +64,10 @@ impl Instead<Vec<Descriptor>> for Heard<'_> {
     async fn copy(&self) -> Result<Option<Vec<Descriptor>>, Error> {
         let known = &self.shared.repositories;
         let row = known.referrers(&self.place.key, self.subject).await?;
+        let offline = self.place.upstream.offline().is_on();
         let usable = |came: Timestamp| {
             let age = Timestamp::now().since(came);
-            judge_list(age, true, self.place.freshness()) < Verdict::Revalidate
+            offline || judge_list(age, true, self.place.freshness()) < Verdict::Revalidate
         };
         Ok(row.filter(|(_, came)| usable(*came)).map(|(list, _)| list))
     }

@@ -49,6 +49,9 @@ pub struct Explanation {
     pub asks_upstream: bool,
     /// Why, as a sentence.
     pub reason: String,
+    /// Whether we are offline, so that nobody is asked.
+    #[serde(default)]
+    pub offline: bool,
     /// Its upstream.
     pub upstream: UpstreamReport,
     /// The tag, when it was pulled before.
@@ -263,6 +266,9 @@ pub struct Status {
     pub version: String,
     /// How long it runs.
     pub uptime_seconds: u64,
+    /// Whether nothing is asked of any upstream.
+    #[serde(default)]
+    pub offline: bool,
     /// Its data folder.
     pub data_dir: String,
     /// What it keeps.
@@ -275,6 +281,18 @@ pub struct Status {
     pub fills: Vec<FillReport>,
     /// All upstreams, by prefix.
     pub upstreams: Vec<UpstreamReport>,
+}
+
+/// `GET` and `POST /api/offline`: whether anything is asked of any upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineReport {
+    /// Whether nothing is.
+    pub offline: bool,
+    /// Whether an operator turned that on: then it stays so after a restart. Else it is the configuration's word.
+    pub kept: bool,
+    /// Since when, when an operator turned it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// What is kept.

@@ -93,6 +93,8 @@ impl Shared {
         match &outcome {
             Ok(Revalidated::Gone { status, .. }) => self.troubled.note(&place, &tag, LEFT_ALONE, *status),
             Ok(_) => self.troubled.forget(&place, &tag),
+            // Online again, it is asked at once.
+            Err(error) if error.kind == ErrorKind::Offline => {}
             Err(error) => {
                 let span = freshness::left_alone_for(error);
                 self.troubled.note(&place, &tag, span, error.upstream_status);
@@ -198,6 +200,7 @@ impl Shared {
             return Ok(Revalidated::Gone { state, status });
         }
         self.repositories.remove_tag(&place.key, tag).await?;
+        self.forget_pulls(place, &Reference::Tag(tag.clone()));
         tracing::info!(repository = &*place.key, %tag, "a tag is gone from its upstream for longer than gone_ttl, forgotten");
         Ok(Revalidated::Forgotten(error))
     }

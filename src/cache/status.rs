@@ -2,6 +2,8 @@
 
 use http::HeaderValue;
 
+use super::error::{Error, ErrorKind};
+
 /// How an answer came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -54,6 +56,8 @@ pub struct CacheStatus {
     pub collapsed: bool,
     /// The upstream's status, where it explains the outcome.
     pub forward_status: Option<u16>,
+    /// Whether nobody was asked because we are offline.
+    pub offline: bool,
 }
 
 impl CacheStatus {
@@ -67,6 +71,7 @@ impl CacheStatus {
             stored: None,
             collapsed: false,
             forward_status: None,
+            offline: false,
         }
     }
 
@@ -77,6 +82,7 @@ impl CacheStatus {
             stored: Some(true),
             collapsed,
             forward_status: None,
+            offline: false,
         }
     }
 
@@ -87,6 +93,30 @@ impl CacheStatus {
             stored: None,
             collapsed: false,
             forward_status: status,
+            offline: false,
+        }
+    }
+
+    /// A due copy, because nobody may be asked.
+    pub const OFFLINE: Self = Self {
+        offline: true,
+        ..Self::stale(None)
+    };
+
+    /// A due copy, because of this failure.
+    pub(super) fn stale_for(error: &Error) -> Self {
+        if error.kind == ErrorKind::Offline {
+            return Self::OFFLINE;
+        }
+        Self::stale(error.upstream_status)
+    }
+
+    /// Why there is nothing.
+    pub fn failed(error: &Error) -> Self {
+        Self {
+            forward_status: error.upstream_status,
+            offline: error.kind == ErrorKind::Offline,
+            ..Self::of(error.outcome)
         }
     }
 
@@ -118,6 +148,9 @@ impl CacheStatus {
         }
         if unverified {
             value.push_str("; detail=unverified");
+        }
+        if self.offline {
+            value.push_str("; detail=offline");
         }
         HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("wharfinger"))
     }
@@ -165,6 +198,11 @@ mod tests {
                 CacheStatus::stale(Some(429)),
                 false,
                 "wharfinger; fwd=stale; fwd-status=429",
+            ),
+            (
+                CacheStatus::OFFLINE,
+                false,
+                "wharfinger; fwd=stale; detail=offline",
             ),
             (
                 CacheStatus::of(Outcome::Revalidated),

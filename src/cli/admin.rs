@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::cache::report::{Explanation, Purged, RefreshOutcome, Refreshed, Status};
+use crate::cache::report::{Explanation, OfflineReport, Purged, RefreshOutcome, Refreshed, Status};
 use crate::config::Config;
 
 use super::client::{CallError, Client};
@@ -37,6 +37,11 @@ struct Purge<'a> {
     content: bool,
 }
 
+#[derive(Serialize)]
+struct Switch {
+    offline: bool,
+}
+
 /// Reads the answer, and tells it in words unless `json` is asked for.
 fn tell<T: serde::de::DeserializeOwned>(
     client: &Client,
@@ -54,6 +59,18 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<Told, CallErro
     let client = Client::new(config);
     let answer = client.get("/api/status").await?;
     let (_, text) = tell::<Status>(&client, answer, json, show::status)?;
+    Ok(Told::well(text))
+}
+
+/// Turns the switch, or asks how it stands.
+pub(super) async fn offline(config: &Config, wanted: Option<bool>, json: bool) -> Result<Told, CallError> {
+    let client = Client::new(config);
+    let answer = match wanted {
+        Some(offline) => client.post("/api/offline", &Switch { offline }).await?,
+        None => client.get("/api/offline").await?,
+    };
+    let words = |told: &OfflineReport| show::offline(told, config.cache.offline);
+    let (_, text) = tell::<OfflineReport>(&client, answer, json, words)?;
     Ok(Told::well(text))
 }
 

@@ -4,19 +4,23 @@ use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use http_body::Body as _;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use crate::app::ADMIN_SOCKET;
 use crate::config::Config;
 use crate::job::Event;
 use crate::server::connect_local;
+use crate::transfer::TAR;
 
 /// Why a command got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,9 @@ pub enum CallError {
         /// Its reason.
         message: String,
     },
+    /// A file here cannot be read or written.
+    #[error("{0}")]
+    Local(io::Error),
     /// The connection failed, or the answer is not understood.
     #[error("{}: {reason}", path.display())]
     Broken {
@@ -67,7 +74,7 @@ impl Client {
 
     /// GETs `path`: the JSON text of the answer.
     pub(super) async fn get(&self, path: &str) -> Result<String, CallError> {
-        let request = Request::get(path).body(String::new());
+        let request = Request::get(path).body(Sending::text(String::new()));
         self.text(request.map_err(|error| self.broken(&error))?).await
     }
 
@@ -81,9 +88,52 @@ impl Client {
         &self,
         name: &str,
         options: &impl Serialize,
-        mut told: impl FnMut(&str, Event),
+        told: impl FnMut(&str, Event),
+    ) -> Result<(), CallError> {
+        self.events(self.posting(&format!("/api/{name}"), options)?, told)
+            .await
+    }
+
+    /// Brings an archive to the job `name`: its pieces come from `pieces`, `size` bytes when that is known.
+    pub(super) async fn bring(
+        &self,
+        name: &str,
+        size: Option<u64>,
+        pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+        told: impl FnMut(&str, Event),
+    ) -> Result<(), CallError> {
+        let request = Request::post(format!("/api/{name}"))
+            .header(header::CONTENT_TYPE, TAR)
+            .body(Sending::Archive(pieces, size))
+            .map_err(|error| self.broken(&error))?;
+        self.events(request, told).await
+    }
+
+    /// Takes the export `name` away: what it is about, its size, and its pieces, each given to `take`.
+    pub(super) async fn take_away(
+        &self,
+        name: &str,
+        options: &impl Serialize,
+        begun: impl FnOnce(&str, Option<u64>),
+        mut take: impl FnMut(Bytes) -> io::Result<()>,
     ) -> Result<(), CallError> {
         let (mut answer, _connection) = self.send(self.posting(&format!("/api/{name}"), options)?).await?;
+        let size = answer.body().size_hint().exact();
+        let about = answer.headers().get("wharfinger-bundle");
+        let about = about.and_then(|about| about.to_str().ok()).unwrap_or_default();
+        begun(about, size);
+        while let Some(piece) = self.piece(&mut answer).await? {
+            take(piece).map_err(CallError::Local)?;
+        }
+        Ok(())
+    }
+
+    async fn events(
+        &self,
+        request: Request<Sending>,
+        mut told: impl FnMut(&str, Event),
+    ) -> Result<(), CallError> {
+        let (mut answer, _connection) = self.send(request).await?;
         let mut text = Vec::new();
         loop {
             let piece = self.piece(&mut answer).await?;
@@ -115,15 +165,15 @@ impl Client {
         serde_json::from_str(text).map_err(other)
     }
 
-    fn posting(&self, path: &str, body: &impl Serialize) -> Result<Request<String>, CallError> {
+    fn posting(&self, path: &str, body: &impl Serialize) -> Result<Request<Sending>, CallError> {
         let body = serde_json::to_string(body).map_err(|error| self.broken(&error))?;
         Request::post(path)
             .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
+            .body(Sending::text(body))
             .map_err(|error| self.broken(&error))
     }
 
-    async fn text(&self, request: Request<String>) -> Result<String, CallError> {
+    async fn text(&self, request: Request<Sending>) -> Result<String, CallError> {
         let (mut answer, _connection) = self.send(request).await?;
         let mut text = Vec::new();
         while let Some(piece) = self.piece(&mut answer).await? {
@@ -147,7 +197,7 @@ impl Client {
     /// Sends a request; an answer that is not a success becomes an error. The second value keeps the connection.
     async fn send(
         &self,
-        mut request: Request<String>,
+        mut request: Request<Sending>,
     ) -> Result<(Response<Incoming>, Connection), CallError> {
         let stream = connect_local(&self.path)
             .await
@@ -193,5 +243,44 @@ struct Connection(tokio::task::JoinHandle<()>);
 impl Drop for Connection {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// The body of a request.
+enum Sending {
+    Text(Option<Bytes>),
+    /// From somewhere else, so many bytes.
+    Archive(mpsc::Receiver<io::Result<Bytes>>, Option<u64>),
+}
+
+impl Sending {
+    fn text(text: String) -> Self {
+        Self::Text(Some(text.into()))
+    }
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = match self.get_mut() {
+            Self::Text(text) => text.take().map(Ok),
+            Self::Archive(pieces, left) => {
+                let piece = ready!(pieces.poll_recv(context));
+                if let (Some(left), Some(Ok(piece))) = (left, &piece) {
+                    *left = left.saturating_sub(piece.len() as u64);
+                }
+                piece
+            }
+        };
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Archive(_, left) => left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
     }
 }

@@ -25,32 +25,74 @@ pub async fn run(
     json: bool,
     words: impl FnOnce(&serde_json::Value) -> String,
 ) -> Result<Told, CallError> {
+    run_judged(config, name, options, json, words, |_| true).await
+}
+
+/// The same, where `judge` says whether what it ended with is well.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn run_judged(
+    config: &Config,
+    name: &str,
+    options: &impl Serialize,
+    json: bool,
+    words: impl FnOnce(&serde_json::Value) -> String,
+    judge: impl FnOnce(&serde_json::Value) -> bool,
+) -> Result<Told, CallError> {
+    let mut watch = Watch::new(json);
     let client = Client::new(config);
-    let mut bar = Bar::new(!json && std::io::stderr().is_terminal());
-    let mut ended = None;
     client
-        .job(name, options, |line, event| {
-            if json {
-                say(line);
-            } else {
-                bar.show(&event);
-            }
-            match event {
-                Event::Done { result } => ended = Some(Ok(result)),
-                Event::Failed { message } => ended = Some(Err(message)),
-                Event::Progress { .. } | Event::Note { .. } => {}
-            }
-        })
+        .job(name, options, |line, event| watch.hear(line, event))
         .await?;
-    bar.end();
-    let (text, well) = match ended {
-        Some(Ok(_)) if json => (String::new(), true),
-        Some(Ok(result)) => (words(&result), true),
-        Some(Err(_)) if json => (String::new(), false),
-        Some(Err(message)) => (format!("{name}: {message}"), false),
-        None => (String::new(), false),
-    };
-    Ok(Told { text, well })
+    Ok(watch.end(name, words, judge))
+}
+
+/// Shows the events of a job, and keeps how it ended.
+pub(super) struct Watch {
+    bar: Bar,
+    json: bool,
+    ended: Option<Result<serde_json::Value, String>>,
+}
+
+impl Watch {
+    pub(super) fn new(json: bool) -> Self {
+        Self {
+            bar: Bar::new(!json && std::io::stderr().is_terminal()),
+            json,
+            ended: None,
+        }
+    }
+
+    pub(super) fn hear(&mut self, line: &str, event: Event) {
+        if self.json {
+            say(line);
+        } else {
+            self.bar.show(&event);
+        }
+        match event {
+            Event::Done { result } => self.ended = Some(Ok(result)),
+            Event::Failed { message } => self.ended = Some(Err(message)),
+            Event::Progress { .. } | Event::Note { .. } => {}
+        }
+    }
+
+    pub(super) fn end(
+        self,
+        name: &str,
+        words: impl FnOnce(&serde_json::Value) -> String,
+        judge: impl FnOnce(&serde_json::Value) -> bool,
+    ) -> Told {
+        self.bar.end();
+        let (text, well) = match self.ended {
+            Some(Ok(result)) if self.json => (String::new(), judge(&result)),
+            Some(Ok(result)) => (words(&result), judge(&result)),
+            Some(Err(_)) if self.json => (String::new(), false),
+            Some(Err(message)) => (format!("{name}: {message}"), false),
+            None => (String::new(), false),
+        };
+        Told { text, well }
+    }
 }
 
 /// The progress bar, on standard error.

@@ -1,13 +1,15 @@
 //! The command line: `serve` and `check-config`, and the commands that talk to a running daemon. Called by `main`.
 //!
-//! Exit status: 0 well, 1 could not start or failed, 64 wrong usage, configuration or reference, 69 the daemon is not
+//! Exit status: 0 well, 1 could not start or failed (of a drill: there are holes; of an import: something was refused), 64 wrong usage, configuration or reference, 69 the daemon is not
 //! running, 77 its socket is not ours to use (sysexits' EX_USAGE, EX_UNAVAILABLE, EX_NOPERM).
 
 mod admin;
+mod bundle;
 mod client;
 mod done;
 pub mod job;
 mod offline;
+mod preserve;
 mod show;
 
 use std::io::Write as _;
@@ -16,13 +18,14 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::StatusCode;
 
 use crate::app;
 use crate::config::{self, Config, ConfigFaults};
 use crate::job::Job as _;
 use crate::maintenance::{Evict, EvictOptions, Scrub, ScrubOptions, Sweep, SweepOptions};
+use crate::preserve::{Drill, DrillOptions, ExportOptions};
 
 pub use admin::Told;
 pub use client::CallError;
@@ -56,6 +59,13 @@ enum Command {
     Refresh(ReferenceArguments),
     /// Remove a tag, or with a digest a manifest, so that it is fetched anew
     Purge(PurgeArguments),
+    /// Ask nothing of any upstream from now on, also after a restart, and serve what is here; or off again. Without a word: how it stands
+    Offline(OfflineArguments),
+    /// Prove which images that were pulled lately would survive the loss of their upstream. Status 1 when one would not
+    Drill(DrillArguments),
+    /// Carry images with all that they need to a cache that nothing reaches, as an OCI layout in a tar archive
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Make room now: the images that are worth least go, until SIZE is free
     Evict(EvictArguments),
     /// Hash all blobs and manifests again now: what is rotten is put aside, and fetched again
@@ -81,6 +91,71 @@ struct ReferenceArguments {
     /// An image: nginx, docker.io/library/nginx:1.27, quay/org/app@sha256:..., localhost:5000/docker-hub/library/nginx
     #[arg(value_name = "REF")]
     reference: String,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
+struct OfflineArguments {
+    /// What it is to be
+    #[arg(value_name = "on|off")]
+    wanted: Option<Wanted>,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Wanted {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+struct DrillArguments {
+    /// Look at what was pulled within so many days, 90 at the most
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    days: u64,
+    /// Look at one upstream alone, by its prefix
+    #[arg(long, value_name = "PREFIX")]
+    upstream: Option<String>,
+    /// Fetch what lacks, behind all clients
+    #[arg(long)]
+    fill: bool,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Subcommand)]
+enum BundleCommand {
+    /// Write what was pulled lately, or the images that are named, with what refers to them
+    Export(ExportArguments),
+    /// Take a bundle, or another OCI layout archive, into the running cache. Asks no upstream. Status 1 when something was refused
+    Import(ImportArguments),
+}
+
+#[derive(Args)]
+struct ExportArguments {
+    /// The archive; - for standard output
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Images, as for explain. Without any, what was pulled lately
+    #[arg(value_name = "REF", conflicts_with = "days")]
+    refs: Vec<String>,
+    /// What was pulled within so many days, 90 at the most
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    days: u64,
+    /// Leave images out of which something lacks. Else nothing is written then
+    #[arg(long)]
+    skip_incomplete: bool,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
+struct ImportArguments {
+    /// The archive; - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
     #[command(flatten)]
     daemon: DaemonArguments,
 }
@@ -182,6 +257,38 @@ pub fn run() -> ExitCode {
         Command::Purge(PurgeArguments { with_content, about }) => ask(&about.daemon, async |config| {
             admin::purge(config, &about.reference, with_content, about.daemon.json).await
         }),
+        Command::Offline(OfflineArguments { wanted, daemon }) => ask(&daemon, async |config| {
+            let wanted = wanted.map(|wanted| wanted == Wanted::On);
+            admin::offline(config, wanted, daemon.json).await
+        }),
+        Command::Drill(arguments) => ask(&arguments.daemon, async |config| {
+            let options = DrillOptions {
+                days: arguments.days,
+                upstream: arguments.upstream.clone(),
+                fill: arguments.fill,
+            };
+            let json = arguments.daemon.json;
+            job::run_judged(
+                config,
+                Drill::NAME,
+                &options,
+                json,
+                preserve::drilled,
+                preserve::is_whole,
+            )
+            .await
+        }),
+        Command::Bundle(BundleCommand::Export(arguments)) => ask(&arguments.daemon, async |config| {
+            let options = ExportOptions {
+                days: arguments.days,
+                refs: arguments.refs.clone(),
+                skip_incomplete: arguments.skip_incomplete,
+            };
+            bundle::export(config, &arguments.file, &options, arguments.daemon.json).await
+        }),
+        Command::Bundle(BundleCommand::Import(arguments)) => ask(&arguments.daemon, async |config| {
+            bundle::import(config, &arguments.file, arguments.daemon.json).await
+        }),
         Command::Evict(EvictArguments { size, daemon }) => ask(&daemon, async |config| {
             let options = EvictOptions { bytes: size.as_u64() };
             job::run(config, Evict::NAME, &options, daemon.json, done::evicted).await
@@ -229,7 +336,9 @@ fn ask(daemon: &DaemonArguments, command: impl AsyncFnOnce(&Config) -> Result<To
                 CallError::Refused { status, .. } if status == StatusCode::BAD_REQUEST => {
                     ExitCode::from(USAGE)
                 }
-                CallError::Refused { .. } | CallError::Broken { .. } => ExitCode::FAILURE,
+                CallError::Refused { .. } | CallError::Broken { .. } | CallError::Local(_) => {
+                    ExitCode::FAILURE
+                }
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::cache::report::{
-    BlobReport, Explanation, ManifestReport, Purged, RefreshOutcome, Refreshed, Room, State, Status,
-    UpstreamReport, span,
+    BlobReport, Explanation, ManifestReport, OfflineReport, Purged, RefreshOutcome, Refreshed, Room, State,
+    Status, UpstreamReport, span,
 };
 use crate::clock::Timestamp;
 
@@ -141,6 +141,22 @@ fn room(room: &Room) -> String {
     text
 }
 
+/// `wharfinger offline`; `configured`: what the configuration says.
+pub(super) fn offline(told: &OfflineReport, configured: bool) -> String {
+    let mut text = match (told.offline, told.since) {
+        (true, Some(since)) => {
+            let ago = span(Timestamp::now().since(since).as_secs());
+            format!("offline, turned on {ago} ago: nothing is asked of any upstream")
+        }
+        (true, None) => "offline, as configured: nothing is asked of any upstream".to_owned(),
+        (false, _) => "online".to_owned(),
+    };
+    if configured && !told.offline {
+        text.push_str("; cache.offline turns it on again at the next start");
+    }
+    text
+}
+
 /// `wharfinger status`
 pub(super) fn status(status: &Status) -> String {
     let up = span(status.uptime_seconds);
@@ -148,6 +164,9 @@ pub(super) fn status(status: &Status) -> String {
         "wharfinger {}, up {up}, data in {}\n\n",
         status.version, status.data_dir
     );
+    if status.offline {
+        text.push_str("offline: nothing is asked of any upstream\n\n");
+    }
     let (content, answers) = (&status.content, &status.answers);
     let from_here = answers.hit + answers.revalidated + answers.stale;
     let share = match from_here + answers.miss {

@@ -23,6 +23,7 @@ pub(super) const CACHE: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "offline",
     "tag_rule",
 ];
 /// Keys of each `[[cache.tag_rule]]` and `[[upstream.<prefix>.tag_rule]]`.

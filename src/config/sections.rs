@@ -75,6 +75,8 @@ const LEAST_SIZE: u64 = 16 * 1024 * 1024;
 pub struct CacheConfig {
     /// The prefix of the upstream that names without prefix and host mean. It is always an enabled one.
     pub mirror: Option<String>,
+    /// Whether nothing is ever asked of any upstream.
+    pub offline: bool,
 }
 
 /// The form of a log line.
@@ -191,6 +193,7 @@ fn default_data_dir() -> PathBuf {
 pub(super) struct CacheDraft {
     freshness: Freshness,
     finish_fill: FinishFill,
+    offline: bool,
     rules: Vec<RuleDraft>,
     /// The prefix and who named it; empty for none.
     mirror: Option<(String, Origin)>,
@@ -212,11 +215,13 @@ impl CacheDraft {
         };
         let freshness = Spans::read(&mut reader).over(base);
         let finish_fill = FinishFill::read(&mut reader, FinishFill::default());
+        let offline = reader.take("offline", Entry::boolean).unwrap_or(false);
         let tables = reader.take_entry("tag_rule", |entry| entry.tables("[[cache.tag_rule]]"));
         reader.finish();
         Self {
             freshness,
             finish_fill,
+            offline,
             rules: read_rules("cache", None, tables, faults),
             mirror,
         }
@@ -233,12 +238,17 @@ impl CacheDraft {
 
     /// Holds `mirror` against the upstreams that there are.
     pub(super) fn finish(self, upstreams: &[Draft], faults: &mut Vec<Fault>) -> CacheConfig {
-        let Some((mirror, origin)) = self.mirror.filter(|(mirror, _)| !mirror.is_empty()) else {
-            return CacheConfig { mirror: None };
-        };
+        CacheConfig {
+            offline: self.offline,
+            mirror: self.checked_mirror(upstreams, faults),
+        }
+    }
+
+    fn checked_mirror(self, upstreams: &[Draft], faults: &mut Vec<Fault>) -> Option<String> {
+        let (mirror, origin) = self.mirror.filter(|(mirror, _)| !mirror.is_empty())?;
         let remedy = "name an upstream that is enabled, or write mirror = \"\" for none";
         let fault = match upstreams.iter().find(|upstream| upstream.prefix == mirror) {
-            Some(upstream) if upstream.enabled => return CacheConfig { mirror: Some(mirror) },
+            Some(upstream) if upstream.enabled => return Some(mirror),
             Some(_) => format!("the upstream `{mirror}` is disabled: {remedy}"),
             None => {
                 let prefixes = upstreams.iter().map(|upstream| upstream.prefix.as_str());
@@ -250,7 +260,7 @@ impl CacheDraft {
             }
         };
         faults.push(Fault::new(&origin.label(), "cache.mirror", fault));
-        CacheConfig { mirror: None }
+        None
     }
 }
 

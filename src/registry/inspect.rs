@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::cache::Error;
-use crate::cache::report::{Answers, Explanation, Purged, Refreshed, Status};
+use crate::cache::report::{Answers, Explanation, OfflineReport, Purged, Refreshed, Status};
 
 use super::Registry;
 
@@ -29,6 +29,14 @@ impl Registry {
             .await
     }
 
+    /// Whether anything is asked of any upstream; turned first, when `wanted` says so.
+    pub async fn offline(&self, wanted: Option<bool>) -> Result<OfflineReport, Error> {
+        match wanted {
+            Some(on) => self.cache.set_offline(on).await,
+            None => self.cache.offline().await,
+        }
+    }
+
     /// How it stands: what is kept, what is being fetched, how the upstreams are. The caller knows how long it runs,
     /// where, and what it answered.
     pub async fn status(&self, uptime: Duration, data_dir: &str, answers: Answers) -> Result<Status, Error> {
@@ -37,6 +45,7 @@ impl Registry {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: uptime.as_secs(),
+            offline: self.cache.is_offline(),
             data_dir: data_dir.to_owned(),
             content,
             room: self.cache.room().await?,

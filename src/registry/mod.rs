@@ -26,6 +26,11 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Where the cache has it.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The prefix of its upstream.
     pub fn upstream(&self) -> &str {
         self.place.upstream.prefix()
@@ -71,7 +76,11 @@ impl Registry {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Answer<Arc<StoredManifest>>, Error> {
-        self.cache.manifest(&repository.place, reference).await
+        let found = self.cache.manifest(&repository.place, reference).await?;
+        // Here and nowhere below: what is fetched for nobody is no pull.
+        self.cache
+            .pulled(&repository.place, reference, &found.value.digest);
+        Ok(found)
     }
 
     /// A reader of a blob.

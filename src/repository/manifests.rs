@@ -99,6 +99,57 @@ impl Repositories {
         self.index.submit(changes);
     }
 
+    /// Changes that keep a manifest which an operator brought for `repository`, with links to it and to `blobs`, and to
+    /// nothing else that it names. Memory has them at once; the caller commits.
+    pub fn brought(
+        &self,
+        repository: &Key,
+        stored: &Arc<StoredManifest>,
+        outline: &Manifest,
+        blobs: &[(Digest, u64)],
+        class_of: impl FnOnce(u64) -> u8,
+    ) -> Vec<Change> {
+        let size = stored.bytes.len() as u64;
+        let row = ManifestRow {
+            media_type: stored.media_type.as_str().to_owned(),
+            bytes: stored.bytes.clone(),
+        };
+        let mut needs = Outline::of(outline, size);
+        needs.class = class_of(needs.bytes);
+        let mut changes = vec![Change::put_manifest(
+            &stored.digest,
+            &row,
+            &needs,
+            Timestamp::now(),
+        )];
+        let own = Link {
+            size,
+            proof: Proof::Imported,
+            manifest: true,
+        };
+        changes.push(self.link_change(repository, &stored.digest, own));
+        for (digest, size) in blobs {
+            let known = self.memory.links.get(&(repository.clone(), *digest));
+            if known.is_some_and(|known| known.manifest) {
+                // The same bytes are a manifest here: that must not become unservable.
+                continue;
+            }
+            let link = Link {
+                size: *size,
+                proof: Proof::Imported,
+                manifest: false,
+            };
+            changes.push(self.link_change(repository, digest, link));
+        }
+        self.memory.manifests.insert(stored.digest, stored.clone());
+        changes
+    }
+
+    /// The change that points a tag at a manifest which an operator brought.
+    pub fn tag_brought(&self, repository: &Key, tag: &Tag, state: TagState) -> Change {
+        self.tag_change(repository, tag, state)
+    }
+
     /// A link to something that a manifest names; none when it is of an algorithm that cannot be served.
     fn named_change(&self, repository: &Key, descriptor: &Descriptor, manifest: bool) -> Option<Change> {
         let digest: Digest = descriptor.digest.parse().ok()?;

@@ -96,6 +96,11 @@ impl Blobs {
         }))
     }
 
+    /// Whether a blob's file is there, and as long as its row says. Blocking.
+    pub fn stands(&self, digest: &Digest, row: &BlobRow) -> Result<bool, Error> {
+        is_lost(&self.yard.layout, digest, row).map(|lost| !lost)
+    }
+
     /// Files that were put aside as rotten.
     pub fn quarantined(&self) -> Vec<Digest> {
         self.quarantine.list()

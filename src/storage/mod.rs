@@ -40,7 +40,7 @@ pub use hasher::Hasher;
 pub use held::StoredBlob;
 pub use index::{
     BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinRow, Proof, ReferrersRow, Removed, TagRow,
-    Totals, Unit, UnitKey, UnitKind,
+    Totals, Unit, UnitKey, UnitKind, UseRow,
 };
 pub use ingest::Ingest;
 pub use notes::Notes;

@@ -70,6 +70,8 @@ pub struct AccessEntry<'a> {
     pub status: u16,
     /// What the cache did.
     pub outcome: Option<&'static str>,
+    /// Whether that is because we are offline.
+    pub offline: bool,
     /// The upstream that the repository belongs to.
     pub upstream: Option<&'a str>,
     /// Bytes of the body that were sent.
@@ -251,6 +253,7 @@ impl AccessEntry<'_> {
         }
         fields.number("status", u64::from(self.status));
         fields.word("outcome", self.outcome);
+        fields.word("detail", self.offline.then_some("offline"));
         fields.word("upstream", self.upstream);
         fields.number("bytes", self.bytes);
         fields.seconds("first_byte", self.first_byte);
@@ -350,6 +353,7 @@ mod tests {
             digest: Some(&"sha256:00"),
             status: 200,
             outcome: Some("hit"),
+            offline: false,
             upstream: Some("docker-hub"),
             bytes: 1234,
             first_byte: Duration::from_micros(12),
@@ -391,10 +395,14 @@ mod tests {
             agent: None,
             outcome: None,
             upstream: None,
+            offline: true,
             ..entry()
         };
         let value: serde_json::Value = serde_json::from_str(&line(true, &bare)).unwrap();
-        assert_eq!(value.get("repository"), None);
+        assert_eq!(
+            (value.get("repository"), &value["detail"]),
+            (None, &"offline".into())
+        );
     }
 
     #[derive(Clone, Default)]

@@ -48,6 +48,7 @@ pub struct Metrics {
     seconds: HistogramVec,
     seconds_children: [OnceLock<Histogram>; OPERATIONS],
     fills_running: IntGauge,
+    offline: IntGauge,
     /// What happens to what is kept.
     pub storage: StorageMetrics,
     process_start: IntGauge,
@@ -89,6 +90,10 @@ impl Metrics {
         let fills_running = family.gauge(
             "wharfinger_fills_running",
             "Downloads from upstreams in progress.",
+        );
+        let offline = family.gauge(
+            "wharfinger_offline",
+            "Whether nothing is asked of any upstream: 1 or 0.",
         );
         let storage = StorageMetrics::new(&family);
         let upstreams = Upstreams {
@@ -145,6 +150,7 @@ impl Metrics {
             seconds,
             seconds_children: [const { OnceLock::new() }; OPERATIONS],
             fills_running,
+            offline,
             storage,
             process_start,
             upstreams,
@@ -157,6 +163,11 @@ impl Metrics {
     pub fn started_at(&self, unix_seconds: u64) {
         self.process_start
             .set(i64::try_from(unix_seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Whether nothing is asked of any upstream.
+    pub fn offline(&self, on: bool) {
+        self.offline.set(i64::from(on));
     }
 
     /// One request has ended.

@@ -85,7 +85,10 @@ impl BlobBody {
     /// from where this one stopped may go on. `Protocol` when more comes than was announced.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let chunk = self.next_chunk().await;
-        if chunk.is_err() {
+        if chunk
+            .as_ref()
+            .is_err_and(|error| *error.kind() != ErrorKind::Offline)
+        {
             self.avoid();
         }
         chunk

@@ -229,6 +229,10 @@ impl Upstream {
         question: &Question<'_>,
         ask: impl Fn(&'a Arc<Endpoint>, RepositoryName) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
+        // Whatever the breakers say.
+        if self.offline().is_on() {
+            return Err(self.own.transport.is_offline(&self.own.host()));
+        }
         let purpose = question.errand.purpose.get();
         let hedging = self.config.hedge && purpose > Purpose::Background;
         let class = question.class;
@@ -307,6 +311,8 @@ impl Upstream {
                     endpoint.heard_well(ended.pass);
                     return Ok(answer);
                 }
+                // Which says nothing about anybody.
+                Err(error) if *error.kind() == ErrorKind::Offline => return Err(error),
                 Err(error) => {
                     ended
                         .endpoint

@@ -63,6 +63,8 @@ pub enum ErrorKind {
     Protocol,
     /// We refuse to go where it sends us.
     Refused,
+    /// We are told not to connect to anybody: nothing was asked.
+    Offline,
     /// The client cannot be set up.
     Setup,
 }
@@ -89,6 +91,7 @@ impl ErrorKind {
             Self::Unexpected => "unexpected",
             Self::Protocol => "protocol",
             Self::Refused => "refused",
+            Self::Offline => "offline",
             Self::Setup => "setup",
         }
     }
@@ -277,6 +280,7 @@ mod tests {
             (ErrorKind::Unavailable(Failure::Dns), false, true, true),
             (ErrorKind::Protocol, false, true, false),
             (ErrorKind::Refused, false, true, false),
+            (ErrorKind::Offline, false, true, false),
         ];
         for (kind, not_found, stale, retry) in table {
             let error = error(kind.clone());

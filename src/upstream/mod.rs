@@ -17,6 +17,7 @@ mod guard;
 mod latency;
 mod lists;
 mod observer;
+mod offline;
 mod realm;
 mod reply;
 mod retry;
@@ -35,6 +36,7 @@ pub use errand::{Access, Errand, Purpose, SharedPurpose};
 pub use error::{Error, ErrorKind, Failure};
 pub use lists::TagsPage;
 pub use observer::{Observer, RequestKind, StatusLabel};
+pub use offline::Offline;
 
 use endpoint::Endpoint;
 use transport::Tuning;
@@ -64,7 +66,23 @@ impl Upstream {
     /// `Setup`, when the configured certificates, proxy or credentials cannot be used. A validated configuration
     /// does not get there.
     pub fn new(config: UpstreamConfig, observer: Arc<dyn Observer>) -> Result<Arc<Self>, Error> {
-        Self::tuned(config, observer, &Tuning::default())
+        Self::switched(config, observer, &Offline::default())
+    }
+
+    /// The same, with a switch that keeps it from connecting.
+    ///
+    /// # Errors
+    /// As [`Upstream::new`].
+    pub fn switched(
+        config: UpstreamConfig,
+        observer: Arc<dyn Observer>,
+        offline: &Offline,
+    ) -> Result<Arc<Self>, Error> {
+        let tuning = Tuning {
+            offline: offline.clone(),
+            ..Tuning::default()
+        };
+        Self::tuned(config, observer, &tuning)
     }
 
     fn tuned(
@@ -75,6 +93,11 @@ impl Upstream {
         let mirrors = Endpoint::mirrors(&config, &observer, tuning)?;
         let own = Arc::new(Endpoint::registry(&config, observer, tuning)?);
         Ok(Arc::new(Self { config, own, mirrors }))
+    }
+
+    /// The switch that keeps it from connecting.
+    pub fn offline(&self) -> &Offline {
+        self.own.transport.offline()
     }
 
     /// The prefix by which it is addressed.

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::{ErrorKind, Failure, classify, tidy};
+use super::offline::Offline;
 use super::retry;
+use super::transport::Transport;
 use crate::clock::Timestamp;
 use crate::oci::{Challenge, parse_challenges};
 
@@ -51,6 +53,7 @@ pub(super) struct Reply {
     /// Given back when the reply is dropped.
     _turn: Option<OwnedSemaphorePermit>,
     idle_timeout: Duration,
+    offline: Offline,
     /// It is a 401 to a token that was made for just what was asked for.
     says_absent: bool,
 }
@@ -60,13 +63,14 @@ impl Reply {
         response: reqwest::Response,
         host: String,
         turn: Option<OwnedSemaphorePermit>,
-        idle_timeout: Duration,
+        transport: &Transport,
     ) -> Self {
         Self {
             response,
             host,
             _turn: turn,
-            idle_timeout,
+            idle_timeout: transport.idle_timeout(),
+            offline: transport.offline().clone(),
             says_absent: false,
         }
     }
@@ -123,7 +127,18 @@ impl Reply {
 
     /// The next piece; `None` when it did not come until then. May be dropped and called again.
     pub(super) async fn chunk_until(&mut self, end: Instant) -> Option<Result<Option<Bytes>, ReadError>> {
-        let chunk = tokio::time::timeout_at(end, self.response.chunk()).await.ok()?;
+        let cut = || {
+            let message = "broken off: we are offline now".to_owned();
+            Some(Err(ReadError::Broken(ErrorKind::Offline, message)))
+        };
+        if self.offline.is_on() {
+            return cut();
+        }
+        let chunk = tokio::select! {
+            biased;
+            chunk = tokio::time::timeout_at(end, self.response.chunk()) => chunk.ok()?,
+            () = self.offline.until(true) => return cut(),
+        };
         Some(chunk.map_err(|error| {
             let (kind, message) = classify(&error);
             ReadError::Broken(kind, message)

@@ -35,6 +35,7 @@ fn tuning() -> Tuning {
         system_proxy: false,
         addresses: Vec::new(),
         look_up: super::guard::system(),
+        offline: super::Offline::default(),
     }
 }
 

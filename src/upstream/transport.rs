@@ -14,6 +14,7 @@ use url::Url;
 use super::error::{Error, ErrorKind, Failure, classify};
 use super::guard::{Blocked, Guard, LookUp, Resolver, system};
 use super::observer::{Observer, RequestKind, StatusLabel};
+use super::offline::Offline;
 use super::reply::Reply;
 use super::retry::{self, Window};
 use crate::config::UpstreamConfig;
@@ -30,7 +31,7 @@ pub(super) enum Lane {
     Bulk,
 }
 
-/// What only tests change.
+/// What only tests change, but for the switch.
 #[derive(Clone)]
 pub(super) struct Tuning {
     /// The pause before the first retry.
@@ -45,6 +46,8 @@ pub(super) struct Tuning {
     pub(super) addresses: Vec<(String, SocketAddr)>,
     /// How the others are.
     pub(super) look_up: LookUp,
+    /// Keeps us from connecting.
+    pub(super) offline: Offline,
 }
 
 impl Default for Tuning {
@@ -56,6 +59,7 @@ impl Default for Tuning {
             system_proxy: true,
             addresses: Vec::new(),
             look_up: system(),
+            offline: Offline::default(),
         }
     }
 }
@@ -81,6 +85,7 @@ pub(super) struct Transport {
     pause: Duration,
     guard: Arc<Guard>,
     observer: Arc<dyn Observer>,
+    offline: Offline,
 }
 
 impl Transport {
@@ -112,11 +117,21 @@ impl Transport {
             pause: tuning.pause,
             guard,
             observer,
+            offline: tuning.offline.clone(),
         })
     }
 
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    pub(super) fn offline(&self) -> &Offline {
+        &self.offline
+    }
+
+    /// That we are told not to connect to `host`.
+    pub(super) fn is_offline(&self, host: &str) -> Error {
+        self.error(host, ErrorKind::Offline, "nothing is asked while we are offline")
     }
 
     pub(super) fn observer(&self) -> &Arc<dyn Observer> {
@@ -159,6 +174,13 @@ impl Transport {
         loop {
             let last = attempt == retry::ATTEMPTS;
             let result = self.attempt(request, authorization, limit).await;
+            // Nothing was asked, so there is nothing to count, and no reason to ask again.
+            if result
+                .as_ref()
+                .is_err_and(|error| *error.kind() == ErrorKind::Offline)
+            {
+                return result;
+            }
             let label = match &result {
                 Ok(reply) => StatusLabel::Http(reply.status().as_u16()),
                 Err(error) => StatusLabel::Failed(error.kind().word()),
@@ -193,6 +215,9 @@ impl Transport {
         limit: Duration,
     ) -> Result<Reply, Error> {
         let host = host_of(request.url);
+        if self.offline.is_on() {
+            return Err(self.is_offline(&host));
+        }
         // Waiting for a turn is not the upstream's slowness: it has no time-out.
         let (client, turn) = match request.lane {
             Lane::Api => (&self.api, None),
@@ -208,8 +233,14 @@ impl Transport {
             .request(request.method.clone(), request.url.clone())
             .headers(headers)
             .send();
-        match tokio::time::timeout(limit, sending).await {
-            Ok(Ok(response)) => Ok(Reply::new(response, host, turn, self.idle_timeout)),
+        // First the switch: it may have been turned on during the wait for a turn.
+        let sent = tokio::select! {
+            biased;
+            () = self.offline.until(true) => return Err(self.is_offline(&host)),
+            sent = tokio::time::timeout(limit, sending) => sent,
+        };
+        match sent {
+            Ok(Ok(response)) => Ok(Reply::new(response, host, turn, self)),
             Ok(Err(error)) => {
                 let (kind, message) = classify(&error);
                 Err(self.error(&host, kind, message))
@@ -219,6 +250,11 @@ impl Transport {
                 Err(self.error(&host, kind, format!("no answer within {limit:?}")))
             }
         }
+    }
+
+    /// How long nothing may come of a body.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
     }
 
     /// Waits for a turn among the downloads from a host. It ends when the permit is dropped.

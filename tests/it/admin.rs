@@ -38,6 +38,16 @@ impl Ran {
         &self.out
     }
 
+    /// Its exit status.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// What it said on standard error.
+    pub fn said(&self) -> &str {
+        &self.told
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}{}", self.out, self.told))
     }

@@ -82,6 +82,7 @@ fn door() -> Door {
         admin_on_main: true,
         answer_timeout: std::time::Duration::from_secs(25),
         data_dir: String::new(),
+        transfers: Arc::default(),
     };
     let api = Api::new(
         Arc::new(registry),

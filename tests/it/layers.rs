@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("api", 7),
     ("registry", 6),
     ("maintenance", 6),
+    ("preserve", 6),
     ("cache", 5),
     ("repository", 4),
     ("upstream", 3),
@@ -24,12 +25,24 @@ const FLOORS: &[(&str, u8)] = &[
     ("clock", 1),
     ("collapse", 1),
     ("job", 1),
+    ("transfer", 1),
     ("mapped", 1),
 ];
 
 /// Rooms that see only some of what lies below them.
 const ONLY: &[(&str, &[&str])] = &[
-    ("api", &["registry", "server", "oci", "telemetry", "clock", "job"]),
+    (
+        "api",
+        &[
+            "registry",
+            "server",
+            "oci",
+            "telemetry",
+            "clock",
+            "job",
+            "transfer",
+        ],
+    ),
     (
         "registry",
         &["cache", "repository", "storage", "upstream", "config", "oci"],

@@ -8,12 +8,14 @@
 
 mod admin;
 mod answer_time;
+mod bundle;
 mod coalesce;
 mod config_files;
 mod crash;
 mod dashboards;
 mod deadlines;
 mod drain;
+mod drill;
 mod errors;
 mod eviction;
 mod expect;
@@ -29,6 +31,7 @@ mod model;
 mod multirange;
 mod names;
 mod negative;
+mod offline;
 mod operate;
 mod purge;
 mod range;

@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, header};
 
+use crate::transfer::TAR;
+
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::api) enum Refusal {
@@ -23,7 +25,7 @@ pub(in crate::api) enum Refusal {
     Host,
     #[error("the admin API does not answer pages of other sites")]
     CrossSite,
-    #[error("the admin API takes only Content-Type: application/json")]
+    #[error("the admin API takes only Content-Type: application/json, and application/x-tar")]
     ContentType,
 }
 
@@ -74,8 +76,8 @@ pub(super) fn check(
     {
         return Err(Refusal::CrossSite);
     }
-    // A form can post text, but for this type a browser asks first (by OPTIONS), and is not let.
-    if *method == Method::POST && !is_json(headers) {
+    // A form can post text, but for these types a browser asks first (by OPTIONS), and is not let.
+    if *method == Method::POST && !is_json(headers) && !is_tar(headers) {
         return Err(Refusal::ContentType);
     }
     Ok(())
@@ -98,12 +100,21 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "application/json")
+}
+
+/// Whether the body is an archive.
+pub(super) fn is_tar(headers: &HeaderMap) -> bool {
+    is_of_type(headers, TAR)
+}
+
+fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     value.is_some_and(|value| {
         let kind = value.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/json")
+        kind.eq_ignore_ascii_case(wanted)
     })
 }
 

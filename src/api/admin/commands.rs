@@ -1,10 +1,10 @@
-//! What is answered at once: status, explain, refresh and purge.
+//! What is answered at once: status, explain, refresh, purge and offline.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-use super::request;
+use super::{Turn, request};
 use crate::api::Asking;
 use crate::api::body::Content;
 use crate::api::reply::{JSON, Reply};
@@ -31,6 +31,22 @@ struct Purge {
     /// With all that it reaches and nothing else needs.
     #[serde(default)]
     content: bool,
+}
+
+/// How the switch is to be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    offline: bool,
+}
+
+pub(super) async fn offline(asking: &mut Asking<'_>, turn: Turn) -> Result<Reply, Failure> {
+    let wanted = match turn {
+        Turn::Read => None,
+        Turn::Write => Some(request::json::<Switch>(asking).await?.offline),
+    };
+    let told = asking.shared.registry.offline(wanted).await;
+    reply(&told.map_err(Failure::Registry)?)
 }
 
 pub(super) async fn status(asking: &mut Asking<'_>) -> Result<Reply, Failure> {

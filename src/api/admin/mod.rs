@@ -7,6 +7,7 @@
 //! | `GET /api/explain?ref=REF` | [`registry::report::Explanation`](crate::registry::report::Explanation) |
 //! | `POST /api/refresh` with `{"ref": REF}` | [`registry::report::Refreshed`](crate::registry::report::Refreshed) |
 //! | `POST /api/purge` with `{"ref": REF}` | [`registry::report::Purged`](crate::registry::report::Purged) |
+//! | `GET /api/offline`, `POST` with `{"offline": true}` | [`registry::report::OfflineReport`](crate::registry::report::OfflineReport) |
 //! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
 //!
 //! Errors have the distribution spec's form. Over TCP a request has to pass [`access`].
@@ -27,6 +28,13 @@ use super::{Asking, Entrance};
 pub(super) use access::Refusal;
 pub(super) use request::BadRequest;
 
+/// Whether a switch is to be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Read,
+    Write,
+}
+
 /// A route below `/api/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AdminRoute {
@@ -34,6 +42,8 @@ pub(super) enum AdminRoute {
     Explain,
     Refresh,
     Purge,
+    /// Asked, or to be turned.
+    Offline(Turn),
     /// Any other name: a job, if there is one of that name.
     Job(Box<str>),
 }
@@ -47,6 +57,8 @@ impl AdminRoute {
             "explain" => Self::Explain,
             "refresh" => Self::Refresh,
             "purge" => Self::Purge,
+            "offline" if *method == Method::POST => Self::Offline(Turn::Write),
+            "offline" => Self::Offline(Turn::Read),
             // As a host before it, which gets the answer of an unknown one.
             "v2" => return None,
             _ if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
@@ -54,7 +66,7 @@ impl AdminRoute {
             }
             _ => return None,
         };
-        let reads = matches!(route, Self::Status | Self::Explain);
+        let reads = matches!(route, Self::Status | Self::Explain | Self::Offline(Turn::Read));
         Some(match *method {
             Method::GET | Method::HEAD if reads => Ok(route),
             Method::POST if !reads => Ok(route),
@@ -80,6 +92,7 @@ pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Resul
         }
         AdminRoute::Refresh => commands::refresh(asking).await,
         AdminRoute::Purge => commands::purge(asking).await,
+        AdminRoute::Offline(turn) => commands::offline(asking, *turn).await,
         AdminRoute::Job(name) => jobs::start(asking, name).await,
     }
 }
@@ -94,6 +107,9 @@ mod tests {
         assert_eq!(parse(Method::GET, "/api/status"), Some(Ok(AdminRoute::Status)));
         assert_eq!(parse(Method::HEAD, "/api/explain"), Some(Ok(AdminRoute::Explain)));
         assert_eq!(parse(Method::POST, "/api/purge"), Some(Ok(AdminRoute::Purge)));
+        for (method, turn) in [(Method::GET, Turn::Read), (Method::POST, Turn::Write)] {
+            assert_eq!(parse(method, "/api/offline"), Some(Ok(AdminRoute::Offline(turn))));
+        }
         assert_eq!(
             parse(Method::POST, "/api/rebuild-it"),
             Some(Ok(AdminRoute::Job("rebuild-it".into())))

@@ -3,12 +3,15 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
 use http::StatusCode;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
 use crate::api::Asking;
 use crate::api::rescue::Failure;
+use crate::transfer::Incoming;
 
 /// Bytes of a body at the most: a reference or some options.
 const MOST: usize = 64 * 1024;
@@ -26,6 +29,8 @@ pub(in crate::api) enum BadRequest {
     Unknown,
     #[error("{0} is running already")]
     Running(Box<str>),
+    #[error("{0}")]
+    Impossible(String),
 }
 
 impl BadRequest {
@@ -34,7 +39,7 @@ impl BadRequest {
             Self::Reference | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unknown => StatusCode::NOT_FOUND,
-            Self::Running(_) => StatusCode::CONFLICT,
+            Self::Running(_) | Self::Impossible(_) => StatusCode::CONFLICT,
         }
     }
 }
@@ -61,4 +66,26 @@ pub(super) async fn bytes(asking: &mut Asking<'_>) -> Result<Vec<u8>, Failure> {
 pub(super) async fn json<T: DeserializeOwned>(asking: &mut Asking<'_>) -> Result<T, Failure> {
     let bytes = bytes(asking).await?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::Request(BadRequest::Body(error.to_string())))
+}
+
+/// The body of the request as a stream, however long.
+pub(super) fn incoming(asking: &mut Asking<'_>) -> Incoming {
+    let body = asking.body.take();
+    let size = body.as_ref().and_then(|body| body.size_hint().exact());
+    let pieces = unfold(body, |body| async move {
+        let mut body = body?;
+        loop {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await?;
+            match frame.map(http_body::Frame::into_data) {
+                Ok(Ok(piece)) => return Some((Ok(piece), Some(body))),
+                // Trailers say nothing here.
+                Ok(Err(_)) => {}
+                Err(error) => return Some((Err(error.to_string()), None)),
+            }
+        }
+    });
+    Incoming {
+        size,
+        pieces: pieces.boxed(),
+    }
 }

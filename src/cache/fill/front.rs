@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_millis(100);
 /// How long a window waits for its first reader.
 const FIRST_READER: Duration = Duration::from_secs(10);
 
+/// Why a fill stops that we may not go on with.
+const OFFLINE: &str = "the cache is offline now";
+
 /// Why a download ended early.
 pub(super) enum End {
     /// We wanted it so.
@@ -137,6 +140,9 @@ impl Job {
                 (Some(body), told)
             }
             Err(error) => {
+                if *error.kind() == upstream::ErrorKind::Offline {
+                    return Err(End::Stopped(OFFLINE));
+                }
                 tracing::debug!(upstream = place.upstream.prefix(), digest = %self.digest, %error, "continuing failed");
                 if let upstream::ErrorKind::RateLimited { retry_after } = error.kind() {
                     tokio::time::sleep(retry_after.unwrap_or(MOST_PAUSE).min(MOST_PAUSE)).await;
@@ -192,6 +198,9 @@ impl Job {
             let mut piece = match chunk {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return Ok(Ending::Clean),
+                Err(error) if *error.kind() == upstream::ErrorKind::Offline => {
+                    return Err(End::Stopped(OFFLINE));
+                }
                 Err(error) => return Ok(Ending::Cut(error.to_string())),
             };
             let over = (piece.len() as u64).min(skip);

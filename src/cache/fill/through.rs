@@ -59,7 +59,7 @@ impl Through {
                 Err(reason) => {
                     self.body = None;
                     self.cuts += 1;
-                    if self.cuts > MOST_CUTS {
+                    if self.cuts > MOST_CUTS || self.place.upstream.offline().is_on() {
                         return Err(reason.into());
                     }
                     let pause = FIRST_PAUSE * 2u32.saturating_pow(self.cuts - 1);

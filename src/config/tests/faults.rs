@@ -29,6 +29,7 @@ fn every_kind_of_fault() {
             "at least \"16MiB\"",
         ),
         ("[storage]\nmin_free = \"much\"", "storage.min_free", "is no size"),
+        ("[cache]\noffline = \"yes\"", "cache.offline", "true or false"),
         (
             "[cache]\nfinish_fill = \"150%\"",
             "cache.finish_fill",

@@ -13,11 +13,14 @@ use crate::storage::error::Error;
 use crate::storage::journal::{Entry, Kept};
 
 use super::change::{Action, Outline, Removed};
-use super::keys::{content_key, digests_key, order_key, split_digests, split_tag, tag_key, with_digest};
+use super::keys::{
+    content_key, digests_key, order_key, split_digests, split_tag, tag_key, use_key, with_digest,
+};
 use super::records::{BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated};
 use super::rows::Rows;
 use super::tables::{
     BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, UNITS,
+    USES,
 };
 
 /// The name of the totals in `meta.v1`.
@@ -34,6 +37,7 @@ pub(super) struct Applier<'t> {
     pub(super) links: Rows<'t>,
     referrers: Rows<'t>,
     pins: Rows<'t>,
+    uses: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
     outlines: Rows<'t>,
@@ -57,6 +61,7 @@ impl<'t> Applier<'t> {
             links: open(LINKS)?.kept(Kept::Link),
             referrers: open(REFERRERS)?.kept(Kept::Referrers),
             pins: open(PINS)?.kept(Kept::Pin),
+            uses: open(USES)?,
             units: open(UNITS)?,
             order: open(ORDER)?,
             outlines: open(OUTLINES)?,
@@ -124,6 +129,12 @@ impl<'t> Applier<'t> {
                 self.change_unit(digest, |unit| unit.last_used = unit.last_used.max(*at))
             }
             Action::Classify(digest, class) => self.change_unit(digest, |unit| unit.class = *class),
+            Action::PutUse(repository, reference, row) => {
+                self.uses.put(&use_key(repository, reference), &row.encode())
+            }
+            Action::RemoveUse(repository, reference) => {
+                self.uses.remove(&use_key(repository, reference)).map(drop)
+            }
             Action::PutPin(digest, row) => self.pins.put(&digest.to_key(), &row.encode()),
             Action::RemovePin(digest) => self.pins.remove(&digest.to_key()).map(drop),
             Action::PutMeta(name, value) => self.put_meta(name, value),

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use crate::clock::Timestamp;
-use crate::oci::{Digest, Kind, Manifest, Tag};
+use crate::oci::{Digest, Kind, Manifest, Reference, Tag};
 
-use super::records::{BlobRow, LinkRow, ManifestRow, PinRow, ReferrersRow, TagRow, UnitKind};
+use super::records::{BlobRow, LinkRow, ManifestRow, PinRow, ReferrersRow, TagRow, UnitKind, UseRow};
 
 /// What the index has to know of a manifest beside its bytes.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub(super) enum Action {
     RemoveReferrers(String, Digest),
     Touch(Digest, Timestamp),
     Classify(Digest, u8),
+    PutUse(String, Reference, UseRow),
+    RemoveUse(String, Reference),
     PutPin(Digest, PinRow),
     RemovePin(Digest),
     PutMeta(String, Vec<u8>),
@@ -127,6 +129,16 @@ impl Change {
     /// A unit is of another class of value. Nothing, when it is not here.
     pub fn classify(digest: &Digest, class: u8) -> Self {
         Self(Action::Classify(*digest, class))
+    }
+
+    /// Clients pulled something.
+    pub fn put_use(repository: &str, reference: &Reference, row: UseRow) -> Self {
+        Self(Action::PutUse(repository.to_owned(), reference.clone(), row))
+    }
+
+    /// That they did is forgotten.
+    pub fn remove_use(repository: &str, reference: &Reference) -> Self {
+        Self(Action::RemoveUse(repository.to_owned(), reference.clone()))
     }
 
     /// A manifest or blob is never to be evicted.

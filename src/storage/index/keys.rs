@@ -3,7 +3,7 @@
 //! A digest's key says its own length in its first byte, so digests can stand in front of anything.
 
 use crate::clock::Timestamp;
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, Reference, Tag};
 
 use super::records::UnitKey;
 
@@ -16,6 +16,17 @@ pub(super) fn tag_key(repository: &str, tag: &str) -> Vec<u8> {
 pub(super) fn split_tag(key: &[u8]) -> Option<(String, Tag)> {
     let (repository, tag) = std::str::from_utf8(key).ok()?.split_once('\0')?;
     Some((repository.to_owned(), tag.parse().ok()?))
+}
+
+/// `repository NUL tag or digest, as text`.
+pub(super) fn use_key(repository: &str, reference: &Reference) -> Vec<u8> {
+    tag_key(repository, &reference.to_string())
+}
+
+/// Reads back [`use_key`].
+pub(super) fn split_use(key: &[u8]) -> Option<(String, Reference)> {
+    let (repository, reference) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    Some((repository.to_owned(), reference.parse().ok()?))
 }
 
 /// `repository NUL digest`.
@@ -109,6 +120,10 @@ mod tests {
             split_tag(&tag_key("hub/a", "v1")),
             Some(("hub/a".to_owned(), tag))
         );
+        for reference in [Reference::Tag("v1".parse().unwrap()), Reference::Digest(long)] {
+            let key = use_key("hub/a", &reference);
+            assert_eq!(split_use(&key), Some(("hub/a".to_owned(), reference)));
+        }
         assert_eq!(split_tag(b"no separator"), None);
         assert_eq!(split_digest(b""), None);
         assert_eq!(split_digest(&[1; 5]), None);

@@ -28,6 +28,7 @@ use redb::ReadTransaction;
 pub use change::{Change, Outline, Removed};
 pub use records::{
     BlobRow, LinkRow, ManifestRow, PinRow, Proof, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitKind,
+    UseRow,
 };
 
 use crate::clock::Timestamp;

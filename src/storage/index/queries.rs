@@ -4,18 +4,21 @@ use std::ops::Bound;
 
 use redb::{ReadTransaction, ReadableTableMetadata as _};
 
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, Reference, Tag};
 use crate::storage::error::Error;
 
 use super::Index;
 use super::apply::TOTALS;
-use super::keys::{content_key, order_key, split_digests, split_order, split_tag, tag_key};
+use super::keys::{
+    content_key, order_key, split_digests, split_order, split_tag, split_use, tag_key, use_key,
+};
 use super::records::{
     BlobRow, LinkRow, ManifestRow, PinRow, Record, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitRow,
+    UseRow,
 };
 use super::tables::{
     BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, Table,
-    UNITS,
+    UNITS, USES,
 };
 
 /// How deep an index may lie in another one when pins are looked for.
@@ -168,6 +171,37 @@ impl Index {
     /// Pins after `after` in the order of digests, `most` at the most.
     pub fn pins_after(&self, after: Option<Digest>, most: usize) -> Result<Vec<(Digest, PinRow)>, Error> {
         self.page(PINS, after, most)
+    }
+
+    /// What clients pulled of the repositories whose names begin with `prefix`, after `after`, `most` at the most:
+    /// repository by repository.
+    pub fn uses_after(
+        &self,
+        prefix: &str,
+        after: Option<&(String, Reference)>,
+        most: usize,
+    ) -> Result<Vec<(String, Reference, UseRow)>, Error> {
+        let after = after.map(|(repository, reference)| use_key(repository, reference));
+        self.query(|transaction| {
+            let table = open(transaction, USES)?;
+            let start = match &after {
+                Some(after) => Bound::Excluded(after.as_slice()),
+                None => Bound::Included(prefix.as_bytes()),
+            };
+            let mut found = Vec::new();
+            for row in table
+                .range::<&[u8]>((start, Bound::Unbounded))
+                .map_err(Error::index)?
+            {
+                let (key, value) = row.map_err(Error::index)?;
+                if found.len() == most || !key.value().starts_with(prefix.as_bytes()) {
+                    break;
+                }
+                let known = split_use(key.value()).zip(UseRow::decode(value.value()));
+                found.extend(known.map(|((repository, reference), row)| (repository, reference, row)));
+            }
+            Ok(found)
+        })
     }
 
     /// Blobs after `after` in the order of digests, `most` at the most.

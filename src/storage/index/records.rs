@@ -68,6 +68,8 @@ pub enum Proof {
     Named,
     /// Its upstream confirmed that it serves it.
     Confirmed,
+    /// It came with a bundle that an operator brought for this repository.
+    Imported,
 }
 
 /// Content that a repository may serve.
@@ -138,6 +140,30 @@ pub struct PinRow {
 }
 
 impl Json for PinRow {}
+
+/// What clients pulled under a name, so that it is known after it has been evicted too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UseRow {
+    /// When it was last pulled, within the hour.
+    pub at: Timestamp,
+    /// The manifest that it was.
+    pub digest: Digest,
+}
+
+/// The time (eight bytes, big-endian), the digest's key.
+impl Record for UseRow {
+    fn encode(&self) -> Vec<u8> {
+        [&self.at.0.to_be_bytes()[..], &self.digest.to_key()].concat()
+    }
+
+    fn decode(row: &[u8]) -> Option<Self> {
+        let (at, digest) = row.split_first_chunk::<8>()?;
+        Some(Self {
+            at: Timestamp(u64::from_be_bytes(*at)),
+            digest: Digest::from_key(digest)?,
+        })
+    }
+}
 
 /// What a unit of eviction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,8 @@ pub(super) const LINKS: Table = TableDefinition::new("links.v1");
 pub(super) const REFERRERS: Table = TableDefinition::new("referrers.v1");
 /// digest -> [`super::PinRow`]: never evicted.
 pub(super) const PINS: Table = TableDefinition::new("pins.v1");
+/// repository NUL tag or digest -> [`super::UseRow`]: what clients pulled, also what is no longer here.
+pub(super) const USES: Table = TableDefinition::new("uses.v1");
 
 // What follows is derived from the tables above, by `apply` and in the same transaction.
 
@@ -36,8 +38,9 @@ pub(super) const TAGGED: Table = TableDefinition::new("tagged.v1");
 /// name -> value: totals, format, and what maintenance remembers.
 pub(super) const META: Table = TableDefinition::new("meta.v1");
 
-const ALL: [Table; 13] = [
-    BLOBS, MANIFESTS, TAGS, LINKS, REFERRERS, PINS, UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED, META,
+const ALL: [Table; 14] = [
+    BLOBS, MANIFESTS, TAGS, LINKS, REFERRERS, PINS, USES, UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED,
+    META,
 ];
 
 /// Those that an upgrade makes anew.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 
 use super::*;
-use crate::oci::{Algorithm, Digest, Tag};
+use crate::oci::{Algorithm, Digest, Reference, Tag};
 use audit::audit;
 
 fn digest(byte: u8) -> Digest {
@@ -383,4 +383,49 @@ async fn an_older_index_gets_what_is_derived() {
     let scene = scene.reopen(true);
     audit(&scene.index);
     assert_eq!(scene.index.totals().unwrap(), totals);
+}
+
+#[tokio::test]
+async fn what_was_pulled_is_told_repository_by_repository_also_when_it_has_gone() {
+    let scene = Scene::new();
+    let used = |at, byte| UseRow {
+        at: Timestamp(at),
+        digest: digest(byte),
+    };
+    let (name, content) = (Reference::Tag(tag("1")), Reference::Digest(digest(9)));
+    let changes = vec![
+        image(9, &[], 1),
+        Change::put_use("hub/a", &name, used(1, 9)),
+        Change::put_use("hub/a", &content, used(2, 9)),
+        Change::put_use("hub/a/b", &name, used(3, 8)),
+        Change::put_use("hub/b", &name, used(4, 9)),
+        Change::put_use("quay/a", &name, used(5, 9)),
+        Change::put_use("hub/a", &name, used(6, 9)),
+        Change::remove_use("hub/b", &name),
+        Change::remove_manifest(&digest(9)),
+    ];
+    scene.commit(changes).await;
+    let scene = scene.reopen(false);
+    let all = scene.index.uses_after("hub/", None, 9).unwrap();
+    let expected = [
+        ("hub/a".to_owned(), name.clone(), used(6, 9)),
+        ("hub/a".to_owned(), content, used(2, 9)),
+        ("hub/a/b".to_owned(), name, used(3, 8)),
+    ];
+    assert_eq!(all, expected);
+    let mut paged = Vec::new();
+    loop {
+        let after = paged
+            .last()
+            .map(|(repository, reference, _): &(String, Reference, UseRow)| {
+                (repository.clone(), reference.clone())
+            });
+        let page = scene.index.uses_after("hub/", after.as_ref(), 1).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        paged.extend(page);
+    }
+    assert_eq!(paged, expected);
+    audit(&scene.index);
 }
