@@ -23,10 +23,13 @@ use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server
 use crate::storage::Storage;
 use crate::telemetry::{AccessLog, Metrics, start_logging};
 use crate::transfer::{Transfers, Uploads};
-use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream};
+use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream, WaitedFor};
 
 /// The unix socket in the data folder, which the subcommands talk to.
 pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// How late the metrics may tell of a bandwidth window.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -149,6 +152,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     }
     let keeper = cache.clone();
     tokio::spawn(async move { tokio::join!(keeper.keep_access(), keeper.keep_room()) });
+    tokio::spawn(keep_windows(upstreams));
     let continuing = cache.clone();
     tokio::spawn(async move { continuing.keep_resuming(&places).await });
     // After a clean stop files and rows agree.
@@ -202,6 +206,17 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     tokio::task::spawn_blocking(move || cache.close()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has bandwidth windows begin and end for the metrics, also while nothing is downloaded.
+async fn keep_windows(mut upstreams: Vec<Arc<Upstream>>) {
+    upstreams.retain(|upstream| !upstream.config().bandwidth.windows.is_empty());
+    while !upstreams.is_empty() {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        for upstream in &upstreams {
+            upstream.bandwidth();
+        }
+    }
 }
 
 /// Binds every door that the configuration names.
@@ -360,5 +375,13 @@ impl Observer for Observed {
 
     fn bytes_in(&self, prefix: &str, _kind: RequestKind, bytes: u64) {
         self.0.bytes_in(prefix, bytes);
+    }
+
+    fn waited(&self, prefix: &str, what: WaitedFor, time: Duration) {
+        self.0.waited(prefix, what.as_str(), time);
+    }
+
+    fn bandwidth(&self, prefix: &str, limit: Option<u64>) {
+        self.0.bandwidth(prefix, limit);
     }
 }

@@ -151,6 +151,7 @@ impl Cache {
                 .collect(),
             limit: health.limit,
             remaining: health.remaining,
+            bandwidth: upstream.bandwidth(),
         }
     }
 

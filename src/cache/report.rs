@@ -257,6 +257,9 @@ pub struct UpstreamReport {
     /// What was left of it, as last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
+    /// The bandwidth cap that holds now, in bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
 }
 
 /// `GET /api/status`.

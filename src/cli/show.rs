@@ -221,6 +221,16 @@ pub(super) fn status(status: &Status) -> String {
     }));
     text.push('\n');
     text.push_str(&table(&rows, "", &[]));
+    for upstream in &status.upstreams {
+        if let Some(cap) = upstream.bandwidth {
+            let _ = writeln!(
+                text,
+                "{} gives at most {} a second now",
+                upstream.prefix,
+                bytes(cap)
+            );
+        }
+    }
     if !status.fills.is_empty() {
         let mut rows = vec![cells(["fetching", "for", "here", "", "readers"])];
         rows.extend(status.fills.iter().map(|fill| {

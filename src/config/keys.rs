@@ -61,6 +61,10 @@ pub(super) const UPSTREAM: &[&str] = &[
     "hedge",
     "breaker",
     "min_rate",
+    "parallel",
+    "bandwidth",
+    "background_bandwidth",
+    "bandwidth_window",
     "tag_ttl",
     "stale_if_error",
     "negative_ttl",
@@ -69,6 +73,8 @@ pub(super) const UPSTREAM: &[&str] = &[
     "finish_fill",
     "tag_rule",
 ];
+/// Keys of each `[[upstream.<prefix>.bandwidth_window]]`.
+pub(super) const BANDWIDTH_WINDOW: &[&str] = &["days", "from", "to", "bandwidth"];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
 
@@ -82,12 +88,14 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
-/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule` and `upstream.<prefix>.mirrors`.
+/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule`, `upstream.<prefix>.mirrors` and
+/// `upstream.<prefix>.bandwidth_window`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const TABLES: [(&str, &[&str]); 3] = [
+    const TABLES: [(&str, &[&str]); 4] = [
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),
         ("upstream.<prefix>.mirrors", MIRROR),
+        ("upstream.<prefix>.bandwidth_window", BANDWIDTH_WINDOW),
     ];
     SECTIONS
         .iter()

@@ -2,6 +2,7 @@
 //! data: a [`Config`] that loaded is a valid one, and one that did not says everything that is wrong with it.
 //! Called by `cli` (`serve`, `check-config`); every other room takes the parts that it needs.
 
+mod bandwidth;
 mod credentials;
 mod fault;
 mod freshness;
@@ -18,6 +19,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+pub use bandwidth::{BandwidthConfig, BandwidthWindow};
 pub use credentials::{Credentials, Secret};
 pub use fault::{ConfigFaults, Fault};
 pub use freshness::{Freshness, TagRule};

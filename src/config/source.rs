@@ -242,10 +242,13 @@ impl Sources {
     fn read_variable(&mut self, name: &str, value: String) -> Result<(), (String, String)> {
         let path = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase();
         let dotted = path.replace("__", ".");
-        if path.split("__").any(|part| part == "tag_rule") {
+        if path
+            .split("__")
+            .any(|part| matches!(part, "tag_rule" | "bandwidth_window"))
+        {
             return Err((
                 dotted,
-                "rules are written in the file alone: a variable cannot hold tables".to_owned(),
+                "tables are written in the file alone: a variable cannot hold them".to_owned(),
             ));
         }
         let Some((section_name, rest)) = path.split_once("__") else {

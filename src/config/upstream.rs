@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::bandwidth::BandwidthConfig;
 use super::credentials::{Credentials, read_certificates};
 use super::fault::Fault;
 use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules};
@@ -15,6 +16,9 @@ use super::mirror::{self, Mirror};
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
 use super::value;
+
+/// More downloads than this for one blob make registries suspicious.
+const MOST_PARALLEL: usize = 16;
 
 /// What a fill does when all its clients have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,10 @@ pub struct UpstreamConfig {
     pub breaker: bool,
     /// Bytes per second below which a download goes on elsewhere; zero for never.
     pub min_rate: u64,
+    /// Downloads at once for one large blob, where more than one is faster.
+    pub parallel: usize,
+    /// Bytes per second that we take.
+    pub bandwidth: BandwidthConfig,
     /// How long what it said holds, where no rule says otherwise.
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
@@ -287,12 +295,22 @@ fn read_one(
     let hedge = reader.take("hedge", Entry::boolean).unwrap_or(true);
     let breaker = reader.take("breaker", Entry::boolean).unwrap_or(true);
     let min_rate = reader.take("min_rate", Entry::bytes).unwrap_or(16 * 1024);
+    let parallel = reader
+        .take("parallel", |entry| match entry.count()? {
+            count if count > MOST_PARALLEL => {
+                Err(format!("must be a whole number from 1 to {MOST_PARALLEL}"))
+            }
+            count => Ok(count),
+        })
+        .unwrap_or(4);
+    let bandwidth = BandwidthConfig::read(&mut reader, &prefix);
     let freshness = Spans::read(&mut reader).over(defaults.freshness);
     let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
     let tables = reader.take_entry("tag_rule", |entry| {
         entry.tables(&format!("[[upstream.{prefix}.tag_rule]]"))
     });
     let origin = reader.finish();
+    let bandwidth = bandwidth.finish(&prefix, faults);
     let own = read_rules(&format!("upstream.{prefix}"), Some(&prefix), tables, faults);
     let tag_rules = own
         .iter()
@@ -319,6 +337,8 @@ fn read_one(
         hedge,
         breaker,
         min_rate,
+        parallel,
+        bandwidth,
         freshness,
         finish_fill,
         tag_rules,

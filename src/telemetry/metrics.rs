@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector as _;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use super::storage_metrics::StorageMetrics;
@@ -142,6 +142,16 @@ impl Metrics {
                 "Downloads that came more slowly than min_rate and went on over another connection.",
                 &["upstream"],
             ),
+            bandwidth: family.gauges(
+                "wharfinger_upstream_bandwidth_limit_bytes",
+                "The bandwidth cap that holds now, in bytes per second; 0 where there is none at this time.",
+                &["upstream"],
+            ),
+            waited: family.seconds(
+                "wharfinger_upstream_waited_seconds_total",
+                "Seconds that we held requests and downloads back, for a turn at the host or for the bandwidth cap.",
+                &["upstream", "for"],
+            ),
         };
         let children = DOORS * OPERATIONS * OUTCOMES * CLASSES.len();
         Self {
@@ -263,6 +273,18 @@ impl Metrics {
         }
     }
 
+    /// The bandwidth cap that holds for an upstream, in bytes per second; `None` is no cap.
+    pub fn bandwidth(&self, prefix: &str, limit: Option<u64>) {
+        let limit = i64::try_from(limit.unwrap_or(0)).unwrap_or(i64::MAX);
+        self.upstreams.bandwidth.with_label_values(&[prefix]).set(limit);
+    }
+
+    /// A request to an upstream, or a download, was held back for so long.
+    pub fn waited(&self, prefix: &str, what: &str, time: Duration) {
+        let waited = self.upstreams.waited.with_label_values(&[prefix, what]);
+        waited.inc_by(time.as_secs_f64());
+    }
+
     /// Requests that have ended, by what the cache did for them.
     pub fn outcomes(&self) -> BTreeMap<String, u64> {
         let mut outcomes = BTreeMap::new();
@@ -309,6 +331,10 @@ impl Families<'_> {
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.add(CounterVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
@@ -398,6 +424,9 @@ mod tests {
         metrics.rate_limit("quay", None, Some(42));
         let health = metrics.upstream("quay").health();
         assert_eq!((health.limit, health.remaining), (Some(100), Some(42)));
+        metrics.bandwidth("quay", Some(1 << 20));
+        metrics.bandwidth("github", None);
+        metrics.waited("quay", "turn", Duration::from_millis(1500));
         metrics.started_at(17);
         let text = metrics.render();
         for line in [
@@ -411,6 +440,9 @@ mod tests {
             r#"wharfinger_upstream_requests_total{kind="blob",status="200",upstream="quay"} 1"#,
             r#"wharfinger_upstream_ratelimit_limit{upstream="quay"} 100"#,
             r#"wharfinger_upstream_ratelimit_remaining{upstream="quay"} 42"#,
+            r#"wharfinger_upstream_bandwidth_limit_bytes{upstream="quay"} 1048576"#,
+            r#"wharfinger_upstream_bandwidth_limit_bytes{upstream="github"} 0"#,
+            r#"wharfinger_upstream_waited_seconds_total{for="turn",upstream="quay"} 1.5"#,
             "process_start_time_seconds 17",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::metrics::Word;
 
@@ -21,6 +21,8 @@ pub(super) struct Upstreams {
     pub(super) open: IntGaugeVec,
     pub(super) hedges: IntCounterVec,
     pub(super) moved_on: IntCounterVec,
+    pub(super) bandwidth: IntGaugeVec,
+    pub(super) waited: CounterVec,
 }
 
 /// One upstream's children.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::bandwidth::Pace;
 use super::endpoint::Endpoint;
+use super::errand::Errand;
 use super::error::{Error, ErrorKind, Failure};
 use super::floor::Floor;
 use super::observer::RequestKind;
@@ -24,6 +26,8 @@ pub struct BlobBody {
     pub is_mirrored: bool,
     reply: Reply,
     endpoint: Arc<Endpoint>,
+    /// Where there is a bandwidth cap.
+    pace: Option<Pace>,
     /// What is still to come, if the upstream told.
     left: Option<u64>,
     floor: Option<Floor>,
@@ -60,12 +64,20 @@ impl BlobBody {
             is_mirrored: endpoint.is_mirror,
             reply,
             endpoint,
+            pace: None,
             left,
             floor: None,
             silent: None,
             crawls: false,
             others: false,
         }
+    }
+
+    /// Under the upstream's bandwidth cap, as urgent as what it is for.
+    pub(super) fn at_the_pace_of(mut self, errand: &Errand) -> Self {
+        let bandwidth = self.endpoint.transport.manners().bandwidth.clone();
+        self.pace = bandwidth.map(|bandwidth| Pace::new(bandwidth, errand.purpose.clone()));
+        self
     }
 
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -78,12 +90,16 @@ impl BlobBody {
         self.floor = Floor::new(least, self.endpoint.floor_span);
     }
 
-    /// The next piece, never empty; `None` at a clean end, which comes only when all bytes came that were announced.
+    /// The next piece, never empty; `None` at a clean end, which comes only when all bytes came that were announced. Waits
+    /// first until the bandwidth cap allows one. May be dropped and called again.
     ///
     /// # Errors
     /// `Unavailable` when the connection breaks, or nothing comes for the idle time-out: another [`super::Upstream::blob`]
     /// from where this one stopped may go on. `Protocol` when more comes than was announced.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(pace) = &mut self.pace {
+            pace.permit().await;
+        }
         let chunk = self.next_chunk().await;
         if chunk
             .as_ref()
@@ -113,6 +129,9 @@ impl BlobBody {
                                 .transport
                                 .error(&self.host, ErrorKind::Protocol, message)
                         })?;
+                    }
+                    if let Some(pace) = &mut self.pace {
+                        pace.took(length);
                     }
                     let observer = self.endpoint.transport.observer();
                     observer.bytes_in(self.endpoint.transport.prefix(), RequestKind::Blob, length);

@@ -12,7 +12,8 @@ use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::retry::{self, Window};
-use super::transport::{Lane, Request, host_of};
+use super::transport::{Request, host_of};
+use super::turns::Lane;
 use crate::oci::RepositoryName;
 
 /// Redirects followed for one question.
@@ -41,6 +42,7 @@ impl Call<'_> {
             } else {
                 Lane::Api
             },
+            purpose: self.errand.purpose.clone(),
             method: self.method.clone(),
             url,
             headers: self.headers.clone(),
@@ -156,7 +158,7 @@ impl Endpoint {
             if let Some(used) = sent.take() {
                 self.authorizer.discard(&used);
                 if matches!(used, Sent::Basic(_)) && answers > 0 {
-                    return self.basic_refused(reply, used.header(), window).await;
+                    return self.basic_refused(call, reply, used.header(), window).await;
                 }
                 if used.is_last_word(&challenges) {
                     let says_absent = status == 401 && used.is_for(call.repository);
@@ -170,7 +172,7 @@ impl Endpoint {
             }
             answers += 1;
             let challenges = if challenges.is_empty() {
-                let ping = self.ping(None, window).await?;
+                let ping = self.ping(call, None, window).await?;
                 let challenges = ping.challenges();
                 ping.drain().await;
                 challenges
@@ -190,13 +192,19 @@ impl Endpoint {
     }
 
     /// Our credentials themselves were refused: for good, or for this repository?
-    async fn basic_refused(&self, reply: Reply, login: &HeaderValue, window: Window) -> Result<Reply, Error> {
+    async fn basic_refused(
+        &self,
+        call: &Call<'_>,
+        reply: Reply,
+        login: &HeaderValue,
+        window: Window,
+    ) -> Result<Reply, Error> {
         let (host, status) = (reply.host().to_owned(), reply.status().as_u16());
         let (kind, message) = reply.into_excuse().await;
         let mut rejected = status == 401 || message.contains("expired");
         if message.is_empty() && !rejected {
             // An answer to HEAD cannot say why; `/v2/` is open to every good login.
-            let ping = self.ping(Some(login), window).await?;
+            let ping = self.ping(call, Some(login), window).await?;
             rejected = matches!(ping.status().as_u16(), 401 | 403);
             ping.drain().await;
         }
@@ -236,11 +244,17 @@ impl Endpoint {
     }
 
     /// What `/v2/` says: how to authorize, for a registry that refuses without a word (gcr.io), or of a login.
-    async fn ping(&self, authorization: Option<&HeaderValue>, window: Window) -> Result<Reply, Error> {
+    async fn ping(
+        &self,
+        call: &Call<'_>,
+        authorization: Option<&HeaderValue>,
+        window: Window,
+    ) -> Result<Reply, Error> {
         let url = self.url_of("");
         let request = Request {
             kind: RequestKind::Ping,
-            lane: Lane::Api,
+            lane: Lane::Login,
+            purpose: call.errand.purpose.clone(),
             method: Method::GET,
             url: &url,
             headers: HeaderMap::new(),

@@ -135,7 +135,7 @@ impl Endpoint {
         let reply = answer.reply;
         let length = reply.content_length();
         match (reply.status().as_u16(), content_range(&reply)) {
-            (200, _) => Ok(self.body(reply, 0, length, length)),
+            (200, _) => Ok(self.body(errand, reply, 0, length, length)),
             (
                 206,
                 Some(ContentRange {
@@ -147,7 +147,7 @@ impl Endpoint {
                 && length.is_none_or(|length| length == span.len()) =>
             {
                 let left = Some(span.len());
-                Ok(self.body(reply, offset, size, left))
+                Ok(self.body(errand, reply, offset, size, left))
             }
             (206, told) => {
                 let message = format!("asked for the blob from byte {offset} on, it sends {told:?}");
@@ -165,8 +165,15 @@ impl Endpoint {
         }
     }
 
-    fn body(self: &Arc<Self>, reply: Reply, offset: u64, size: Option<u64>, left: Option<u64>) -> BlobBody {
-        BlobBody::new(self.clone(), reply, offset, size, left)
+    fn body(
+        self: &Arc<Self>,
+        errand: &Errand,
+        reply: Reply,
+        offset: u64,
+        size: Option<u64>,
+        left: Option<u64>,
+    ) -> BlobBody {
+        BlobBody::new(self.clone(), reply, offset, size, left).at_the_pace_of(errand)
     }
 
     /// Proof that this repository serves the blob with our credentials, and its size if the upstream tells it. Asks

@@ -11,6 +11,7 @@ use super::authorization::Authorizer;
 use super::breaker::{Breaker, BreakerState, Class, Pass};
 use super::error::{Error, ErrorKind, Failure};
 use super::latency::Latency;
+use super::manners::Manners;
 use super::observer::Observer;
 use super::token::Tokens;
 use super::transport::{Transport, Tuning, host_of};
@@ -57,10 +58,11 @@ impl Endpoint {
     /// `Setup`, when the configured certificates, proxy or credentials cannot be used.
     pub(super) fn registry(
         config: &UpstreamConfig,
+        manners: &Manners,
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Self, Error> {
-        let transport = Arc::new(Transport::new(config, observer, tuning)?);
+        let transport = Arc::new(Transport::new(config, manners.clone(), observer, tuning)?);
         let tokens = Arc::new(Tokens::new(config, transport.clone())?);
         let url = config.url.clone();
         let authorizer = Authorizer::new(url.clone(), transport.clone(), tokens);
@@ -87,6 +89,7 @@ impl Endpoint {
     /// As [`Endpoint::registry`].
     pub(super) fn mirrors(
         config: &UpstreamConfig,
+        manners: &Manners,
         observer: &Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Vec<Arc<Self>>, Error> {
@@ -98,7 +101,7 @@ impl Endpoint {
                 credentials: mirror.credentials.clone(),
                 ..config.clone()
             };
-            let endpoint = Self::registry(&config, observer.clone(), tuning)?;
+            let endpoint = Self::registry(&config, manners, observer.clone(), tuning)?;
             Ok(Arc::new(Self {
                 is_mirror: true,
                 knows_tags: mirror.tags,

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tokio::sync::Notify;
+
 /// As whom an upstream is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -40,26 +42,50 @@ impl Purpose {
 
 /// A purpose that may become more urgent while the work goes on, because a client joins it. Clones share it.
 #[derive(Clone, Debug)]
-pub struct SharedPurpose(Arc<AtomicU8>);
+pub struct SharedPurpose(Arc<Level>);
+
+#[derive(Debug)]
+struct Level {
+    now: AtomicU8,
+    raised: Notify,
+}
 
 impl SharedPurpose {
     /// As urgent as this, for now.
     pub fn new(purpose: Purpose) -> Self {
-        Self(Arc::new(AtomicU8::new(purpose as u8)))
+        Self(Arc::new(Level {
+            now: AtomicU8::new(purpose as u8),
+            raised: Notify::new(),
+        }))
     }
 
     /// How urgent it is now.
     pub fn get(&self) -> Purpose {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.now.load(Ordering::Acquire) {
             0 => Purpose::Background,
             1 => Purpose::Refresh,
             _ => Purpose::Miss,
         }
     }
 
-    /// It is at least as urgent as this from now on.
+    /// It is at least as urgent as this from now on; what waits for its turn hears of it at once.
     pub fn raise(&self, purpose: Purpose) {
-        self.0.fetch_max(purpose as u8, Ordering::Relaxed);
+        if self.0.now.fetch_max(purpose as u8, Ordering::AcqRel) < purpose as u8 {
+            self.0.raised.notify_waiters();
+        }
+    }
+
+    /// Waits until it is more urgent than this.
+    pub(super) async fn raised_above(&self, purpose: Purpose) {
+        loop {
+            let mut raised = std::pin::pin!(self.0.raised.notified());
+            // From here on no raise is missed.
+            raised.as_mut().enable();
+            if self.get() > purpose {
+                return;
+            }
+            raised.await;
+        }
     }
 }
 
@@ -107,5 +133,21 @@ mod tests {
             shared.clone().raise(raised);
             assert_eq!(shared.get(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_a_raise() {
+        use futures_util::FutureExt as _;
+        let shared = SharedPurpose::new(Purpose::Background);
+        let mut waiting = Box::pin(shared.raised_above(Purpose::Background));
+        assert!((&mut waiting).now_or_never().is_none());
+        shared.raise(Purpose::Background);
+        assert!((&mut waiting).now_or_never().is_none());
+        shared.raise(Purpose::Refresh);
+        assert!(waiting.now_or_never().is_some());
+        let refresh = shared.raised_above(Purpose::Refresh);
+        assert!(refresh.now_or_never().is_none());
+        let below = shared.raised_above(Purpose::Background);
+        assert!(below.now_or_never().is_some());
     }
 }

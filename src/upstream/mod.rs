@@ -4,6 +4,7 @@
 //! room: the cache above sees content or an [`Error`] whose kind says what to do.
 
 mod authorization;
+mod bandwidth;
 mod body;
 mod breaker;
 mod client;
@@ -16,6 +17,7 @@ mod floor;
 mod guard;
 mod latency;
 mod lists;
+mod manners;
 mod observer;
 mod offline;
 mod realm;
@@ -25,6 +27,7 @@ mod retry;
 mod tests;
 mod token;
 mod transport;
+mod turns;
 
 use std::sync::Arc;
 
@@ -35,10 +38,11 @@ pub use endpoint::EndpointState;
 pub use errand::{Access, Errand, Purpose, SharedPurpose};
 pub use error::{Error, ErrorKind, Failure};
 pub use lists::TagsPage;
-pub use observer::{Observer, RequestKind, StatusLabel};
+pub use observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 pub use offline::Offline;
 
 use endpoint::Endpoint;
+use manners::Manners;
 use transport::Tuning;
 
 use crate::config::UpstreamConfig;
@@ -51,6 +55,7 @@ pub struct Upstream {
     own: Arc<Endpoint>,
     /// Where its content is asked for too, in this order.
     mirrors: Vec<Arc<Endpoint>>,
+    manners: Manners,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -90,9 +95,15 @@ impl Upstream {
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Arc<Self>, Error> {
-        let mirrors = Endpoint::mirrors(&config, &observer, tuning)?;
-        let own = Arc::new(Endpoint::registry(&config, observer, tuning)?);
-        Ok(Arc::new(Self { config, own, mirrors }))
+        let manners = Manners::new(&config, &observer);
+        let mirrors = Endpoint::mirrors(&config, &manners, &observer, tuning)?;
+        let own = Arc::new(Endpoint::registry(&config, &manners, observer, tuning)?);
+        Ok(Arc::new(Self {
+            config,
+            own,
+            mirrors,
+            manners,
+        }))
     }
 
     /// The switch that keeps it from connecting.

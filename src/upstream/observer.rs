@@ -2,6 +2,7 @@
 //! `()` for nobody.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What a request to an upstream was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +53,25 @@ impl RequestKind {
     }
 }
 
+/// What somebody had to wait for before we asked, or read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitedFor {
+    /// A turn at the host.
+    Turn,
+    /// The bandwidth cap.
+    Bandwidth,
+}
+
+impl WaitedFor {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Turn => "turn",
+            Self::Bandwidth => "bandwidth",
+        }
+    }
+}
+
 /// How one HTTP request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatusLabel {
@@ -84,6 +104,10 @@ pub trait Observer: Send + Sync {
     fn moved_on(&self, _prefix: &str) {}
     /// So many bytes of content arrived.
     fn bytes_in(&self, prefix: &str, kind: RequestKind, bytes: u64);
+    /// We held a request or a download back for so long.
+    fn waited(&self, _prefix: &str, _what: WaitedFor, _time: Duration) {}
+    /// This bandwidth cap holds from now on, in bytes per second; told only of upstreams that have one at times.
+    fn bandwidth(&self, _prefix: &str, _limit: Option<u64>) {}
 }
 
 impl Observer for () {

@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, LOCATION, WWW_AUTHENTICATE};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use url::Url;
 
@@ -15,6 +14,7 @@ use super::error::{ErrorKind, Failure, classify, tidy};
 use super::offline::Offline;
 use super::retry;
 use super::transport::Transport;
+use super::turns::Turn;
 use crate::clock::Timestamp;
 use crate::oci::{Challenge, parse_challenges};
 
@@ -51,7 +51,7 @@ pub(super) struct Reply {
     response: reqwest::Response,
     host: String,
     /// Given back when the reply is dropped.
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: Turn,
     idle_timeout: Duration,
     offline: Offline,
     /// It is a 401 to a token that was made for just what was asked for.
@@ -59,12 +59,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(
-        response: reqwest::Response,
-        host: String,
-        turn: Option<OwnedSemaphorePermit>,
-        transport: &Transport,
-    ) -> Self {
+    pub(super) fn new(response: reqwest::Response, host: String, turn: Turn, transport: &Transport) -> Self {
         Self {
             response,
             host,

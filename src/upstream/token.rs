@@ -12,12 +12,14 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use url::Url;
 
+use super::errand::{Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure};
 use super::observer::RequestKind;
 use super::realm;
 use super::reply::Reply;
 use super::retry::Window;
-use super::transport::{Lane, Request, Transport, host_of};
+use super::transport::{Request, Transport, host_of};
+use super::turns::Lane;
 use crate::clock::Timestamp;
 use crate::collapse::Collapse;
 use crate::config::UpstreamConfig;
@@ -236,7 +238,9 @@ impl Tokens {
         for _ in 0..=MAX_HOPS {
             let request = Request {
                 kind: RequestKind::Token,
-                lane: Lane::Api,
+                lane: Lane::Login,
+                // One token is for all who ask meanwhile.
+                purpose: SharedPurpose::new(Purpose::Miss),
                 method: Method::GET,
                 url: &url,
                 headers: HeaderMap::new(),

@@ -1,35 +1,28 @@
 //! The wire: the only place that makes HTTP clients, and one request with its time-out, its retries and its turn among
 //! the connections to a host. Knows nothing of registries. Called by `exchange` and `token`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use url::Url;
 
+use super::errand::SharedPurpose;
 use super::error::{Error, ErrorKind, Failure, classify};
 use super::guard::{Blocked, Guard, LookUp, Resolver, system};
-use super::observer::{Observer, RequestKind, StatusLabel};
+use super::manners::Manners;
+use super::observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 use super::offline::Offline;
 use super::reply::Reply;
 use super::retry::{self, Window};
+use super::turns::{Lane, Turn};
 use crate::config::UpstreamConfig;
 
-/// More hosts than this are not remembered for their turns.
-const MAX_LANES: usize = 256;
-
-/// Which client sends a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Small answers; HTTP/2 where the host speaks it.
-    Api,
-    /// Blobs: HTTP/1.1, because HTTP/2 would put all downloads from a host on one connection; so many at once.
-    Bulk,
-}
+/// A shorter wait for a turn is none.
+const NOTED: Duration = Duration::from_millis(1);
 
 /// What only tests change, but for the switch.
 #[derive(Clone)]
@@ -68,6 +61,7 @@ impl Default for Tuning {
 pub(super) struct Request<'a> {
     pub(super) kind: RequestKind,
     pub(super) lane: Lane,
+    pub(super) purpose: SharedPurpose,
     pub(super) method: Method,
     pub(super) url: &'a Url,
     pub(super) headers: HeaderMap,
@@ -78,8 +72,7 @@ pub(super) struct Transport {
     prefix: Arc<str>,
     api: Client,
     bulk: Client,
-    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
-    max_connections: usize,
+    manners: Manners,
     header_timeout: Duration,
     idle_timeout: Duration,
     pause: Duration,
@@ -91,6 +84,7 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(
         config: &UpstreamConfig,
+        manners: Manners,
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Self, Error> {
@@ -110,8 +104,7 @@ impl Transport {
             api: client(Lane::Api)?,
             bulk: client(Lane::Bulk)?,
             prefix,
-            turns: Mutex::default(),
-            max_connections: config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+            manners,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
             pause: tuning.pause,
@@ -136,6 +129,11 @@ impl Transport {
 
     pub(super) fn observer(&self) -> &Arc<dyn Observer> {
         &self.observer
+    }
+
+    /// What the upstream's endpoints share.
+    pub(super) fn manners(&self) -> &Manners {
+        &self.manners
     }
 
     /// An error of this upstream that `host` is the cause of.
@@ -219,9 +217,10 @@ impl Transport {
             return Err(self.is_offline(&host));
         }
         // Waiting for a turn is not the upstream's slowness: it has no time-out.
-        let (client, turn) = match request.lane {
-            Lane::Api => (&self.api, None),
-            Lane::Bulk => (&self.bulk, self.turn(&host).await),
+        let turn = self.turn(request, &host).await;
+        let client = match request.lane {
+            Lane::Api | Lane::Login => &self.api,
+            Lane::Bulk => &self.bulk,
         };
         let mut headers = request.headers.clone();
         // What is digested must come as it is.
@@ -257,20 +256,19 @@ impl Transport {
         self.idle_timeout
     }
 
-    /// Waits for a turn among the downloads from a host. It ends when the permit is dropped.
-    async fn turn(&self, host: &str) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            if turns.len() >= MAX_LANES && !turns.contains_key(host) {
-                turns.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-            }
-            turns
-                .entry(host.to_owned())
-                .or_insert_with(|| Arc::new(Semaphore::new(self.max_connections)))
-                .clone()
-        };
-        // It is never closed.
-        semaphore.acquire_owned().await.ok()
+    /// Waits for a turn among the requests to a host.
+    async fn turn(&self, request: &Request<'_>, host: &str) -> Turn {
+        let since = Instant::now();
+        let turn = self
+            .manners
+            .turns
+            .take(request.lane, host, &request.purpose)
+            .await;
+        let waited = since.elapsed();
+        if waited >= NOTED {
+            self.observer.waited(&self.prefix, WaitedFor::Turn, waited);
+        }
+        turn
     }
 }
 
@@ -404,20 +402,6 @@ mod tests {
         assert_eq!(usable([good, b"no certificate"].into_iter()).len(), 1);
         assert!(usable([b"no certificate".as_slice()].into_iter()).is_empty());
         assert!(!roots().is_empty());
-    }
-
-    #[tokio::test]
-    async fn downloads_from_a_host_take_turns() {
-        use futures_util::FutureExt as _;
-        let mut config = super::super::tests::config("https://registry.example.com");
-        config.max_connections = 2;
-        let transport = Transport::new(&config, Arc::new(()), &Tuning::default()).unwrap();
-        let first = transport.turn("a").await;
-        let _second = transport.turn("a").await;
-        assert!(transport.turn("a").now_or_never().is_none());
-        assert!(transport.turn("b").now_or_never().is_some());
-        drop(first);
-        assert!(transport.turn("a").now_or_never().is_some());
     }
 
     #[test]

@@ -72,13 +72,15 @@ fn full_says_every_default() {
             full.insecure,
             full.allow_private,
             full.share_private,
-            full.max_connections
+            full.max_connections,
+            full.parallel
         ),
         (
             default.insecure,
             default.allow_private,
             default.share_private,
-            default.max_connections
+            default.max_connections,
+            default.parallel
         )
     );
     assert_eq!(

@@ -8,6 +8,7 @@
 
 mod admin;
 mod answer_time;
+mod bandwidth;
 mod bundle;
 mod coalesce;
 mod config_files;
@@ -33,6 +34,7 @@ mod names;
 mod negative;
 mod offline;
 mod operate;
+mod parallel;
 mod purge;
 mod range;
 mod rebuild;
@@ -48,6 +50,7 @@ mod support;
 mod support_tests;
 mod tag_rules;
 mod tags;
+mod turns;
 mod upstream_auth;
 mod verify;
 mod visibility;

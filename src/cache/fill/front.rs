@@ -58,6 +58,27 @@ enum Ending {
     Cut(String),
 }
 
+/// What is written down of a fill while it runs, and synced.
+#[derive(Default)]
+struct Books {
+    syncing: Option<JoinHandle<Option<Extents>>>,
+}
+
+impl Books {
+    /// Does what is due.
+    async fn keep(&mut self, ingest: &mut Ingest) {
+        if ingest.record_is_due() {
+            ingest.save_record();
+        }
+        if let Some(done) = self.syncing.take_if(|syncing| syncing.is_finished()) {
+            ingest.synced(done.await.ok().flatten());
+        }
+        if let Some(work) = ingest.sync_due() {
+            self.syncing = Some(tokio::task::spawn_blocking(work));
+        }
+    }
+}
+
 impl Job {
     /// Receives until nothing lacks.
     pub(super) async fn receive(
@@ -67,9 +88,11 @@ impl Job {
         lead: &Lead,
     ) -> Result<(), End> {
         let growing = ingest.growing().clone();
+        let mut books = Books::default();
         let mut cuts = 0;
         loop {
             while ingest.catch_up()? {
+                books.keep(ingest).await;
                 tokio::task::yield_now().await;
             }
             let start = ingest.front();
@@ -79,18 +102,20 @@ impl Job {
             let running = match self.streams.front(&growing, start) {
                 Ok(running) => running,
                 Err(stream) => {
+                    books.keep(ingest).await;
                     tokio::select! {
                         () = growing.arrived(start) => {}
                         () = stream.ended() => {}
+                        () = tokio::time::sleep(RECORD_EVERY), if ingest.is_unrecorded() => {}
                     }
                     continue;
                 }
             };
             let usable = body.take().filter(|body| body.offset <= start);
             let ending = match usable {
-                Some(body) => self.pump(ingest, body, &running, lead).await?,
+                Some(body) => self.pump(ingest, body, &running, lead, &mut books).await?,
                 None => match self.reopen(ingest, &running).await? {
-                    Some(body) => self.pump(ingest, body, &running, lead).await?,
+                    Some(body) => self.pump(ingest, body, &running, lead, &mut books).await?,
                     None => Ending::Cut("it could not be continued".to_owned()),
                 },
             };
@@ -110,6 +135,7 @@ impl Job {
                 // Nothing lacked but the word that this was all.
                 return Ok(());
             }
+            self.traffic.broke_off();
             cuts = if ingest.front() > start { 1 } else { cuts + 1 };
             let offset = ingest.front();
             if cuts > MOST_CUTS {
@@ -182,14 +208,15 @@ impl Job {
         mut body: BlobBody,
         running: &Running,
         lead: &Lead,
+        books: &mut Books,
     ) -> Result<Ending, End> {
+        self.traffic.comes_from(&body.host);
         // An upstream that ignores Range starts over: what we have is passed over.
         let mut skip = ingest.front().saturating_sub(body.offset);
-        let mut syncing: Option<JoinHandle<Option<Extents>>> = None;
         loop {
             let chunk = tokio::select! {
                 biased;
-                chunk = body.chunk() => chunk,
+                chunk = self.traffic.next(body.chunk()) => chunk,
                 () = tokio::time::sleep(RECORD_EVERY), if ingest.is_unrecorded() => {
                     ingest.save_record();
                     continue;
@@ -222,15 +249,7 @@ impl Job {
             if ingest.front() >= running.stream.limit() {
                 return Ok(Ending::Enough);
             }
-            if ingest.record_is_due() {
-                ingest.save_record();
-            }
-            if let Some(done) = syncing.take_if(|syncing| syncing.is_finished()) {
-                ingest.synced(done.await.ok().flatten());
-            }
-            if let Some(work) = ingest.sync_due() {
-                syncing = Some(tokio::task::spawn_blocking(work));
-            }
+            books.keep(ingest).await;
         }
     }
 

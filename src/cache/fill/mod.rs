@@ -5,6 +5,8 @@
 //! in place costs nobody else a turn, and finds it in the processor's cache.
 
 mod front;
+mod parallel;
+mod ramp;
 mod resume;
 mod streams;
 mod through;
@@ -12,6 +14,8 @@ mod through;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::oci::Digest;
 use crate::repository::Link;
@@ -23,7 +27,8 @@ use super::inflight::{Fill, Lead, Opened};
 use super::negative::Missing;
 use super::{Place, Shared};
 use front::End;
-use streams::{Running, Streams};
+use parallel::Traffic;
+use streams::Streams;
 use through::Again;
 
 /// Parts of one blob that are downloaded at a time, the front's included.
@@ -52,6 +57,8 @@ pub(super) fn lead_or_join(
             expected: size,
             errand,
             streams: Streams::default(),
+            traffic: Traffic::default(),
+            over: CancellationToken::new(),
         });
         shared.tasks.spawn_on(job.run(lead), &shared.fill_threads);
     })
@@ -65,6 +72,9 @@ struct Job {
     /// Shared with those who join.
     errand: Errand,
     streams: Streams,
+    traffic: Traffic,
+    /// Ends what runs beside the front.
+    over: CancellationToken,
 }
 
 impl Job {
@@ -234,9 +244,11 @@ impl Job {
         lead: &Lead,
     ) -> Result<u64, Ended> {
         let growing = ingest.growing().clone();
+        let _over = self.over.clone().drop_guard();
         let received = tokio::select! {
             received = self.receive(&mut ingest, body, lead) => received,
             reason = self.supervise(&growing) => Err(End::Stopped(reason)),
+            never = self.widen(&growing) => match never {},
             () = self.shared.stop.cancelled() => Err(End::Stopped("the daemon stops")),
         };
         let verified = received.and_then(|()| ingest.verify().map_err(End::Storage));
@@ -316,47 +328,21 @@ impl Job {
                 if let Some((running, end)) = planned {
                     let (job, growing, failures) = (self.clone(), growing.clone(), Arc::clone(&failures));
                     let side = async move {
-                        if let Err(reason) = job.fetch_part(&growing, running, end).await {
+                        let part = async {
+                            let body = job.ask_part(&growing, running.stream.start(), end).await?;
+                            job.transfer(&growing, running, body).await
+                        };
+                        if let Err(reason) = part.await {
                             tracing::debug!(repository = &*job.place.key, digest = %job.digest, reason, "a part could not be fetched");
                             failures.fetch_add(1, Ordering::Relaxed);
                         }
                         // Its reader may want more, or somebody waited for its turn.
                         growing.nudge();
                     };
-                    self.shared.tasks.spawn_on(side, &self.shared.fill_threads);
+                    self.spawn_side(side);
                 }
             }
         }
-    }
-
-    /// Fetches one part into the file.
-    async fn fetch_part(&self, growing: &Growing, running: Running, end: u64) -> Result<(), String> {
-        let stream = &running.stream;
-        let mut position = stream.start();
-        let (upstream, name) = (&self.place.upstream, &self.place.name);
-        let part = (position, Some(end));
-        let body = upstream.blob(name, &self.digest, part, &self.errand).await;
-        let mut body = body.map_err(|error| error.to_string())?;
-        if body.offset != position {
-            return Err("the upstream ignores ranges".to_owned());
-        }
-        if body.size.is_some() && body.size != growing.size() {
-            return Err("the upstream announced another size".to_owned());
-        }
-        while let Some(mut piece) = body.chunk().await.map_err(|error| error.to_string())? {
-            let most = stream.limit().saturating_sub(position);
-            piece.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-            growing
-                .write(position, &piece)
-                .map_err(|error| error.to_string())?;
-            position += piece.len() as u64;
-            stream.advance(position);
-            // Somebody else brings the rest, or nobody wants it any more.
-            if position >= stream.limit() || growing.has_failed() {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

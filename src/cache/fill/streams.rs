@@ -11,6 +11,9 @@ use crate::storage::{Growing, NEAR, Want};
 /// Bytes fetched at the least for a part: less would cost a round trip each.
 const LEAST_PART: u64 = 256 * 1024;
 
+/// A shorter stretch is not worth one more download.
+const LEAST_STRETCH: u64 = 8 * 1024 * 1024;
+
 /// One download: it will bring `cursor..limit`.
 pub(super) struct Stream {
     cursor: AtomicU64,
@@ -34,6 +37,11 @@ impl Stream {
 
     fn cursor(&self) -> u64 {
         self.cursor.load(Ordering::Acquire)
+    }
+
+    /// It brings nothing more.
+    pub(super) fn stop(&self) {
+        self.limit.store(self.cursor(), Ordering::Release);
     }
 
     fn will_bring(&self, position: u64) -> bool {
@@ -98,6 +106,62 @@ impl Streams {
         }
         let limit = next_obstacle(&list, growing, start).unwrap_or(u64::MAX);
         Ok(self.add(&mut list, start, limit))
+    }
+
+    /// Downloads at the moment.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.running).len()
+    }
+
+    /// What one more download would best bring: the longest stretch that nobody brings, or the second half of the longest
+    /// that one is to bring. `None` when no stretch is worth it.
+    pub(super) fn widest(&self, growing: &Growing) -> Option<(u64, u64)> {
+        let mut list: Vec<(u64, u64)> = {
+            let list = lock(&self.running);
+            list.iter()
+                .map(|stream| (stream.cursor(), stream.limit()))
+                .collect()
+        };
+        list.sort_unstable();
+        let size = growing.size()?;
+        let mut stretches = Vec::new();
+        let mut start = growing.end_from(0);
+        while start < size {
+            let end = growing.next_start(start).unwrap_or(size).min(size);
+            let brought = list
+                .iter()
+                .map(|(cursor, limit)| ((*cursor).max(start), (*limit).min(end)))
+                .filter(|(cursor, limit)| cursor < limit);
+            let mut free = start;
+            for (cursor, limit) in brought {
+                stretches.push((free, cursor));
+                let half = cursor + (limit - cursor) / 2;
+                stretches.push((half.next_multiple_of(NEAR), limit));
+                free = limit.max(free);
+            }
+            stretches.push((free, end));
+            start = growing.end_from(end);
+        }
+        let length = |(start, end): &(u64, u64)| end.saturating_sub(*start);
+        let longest = stretches.into_iter().max_by_key(length)?;
+        (length(&longest) >= LEAST_STRETCH).then_some(longest)
+    }
+
+    /// Plans a stretch for a download that has answered, where there are at most `most` with it: whoever was to bring it
+    /// stops before it. `None` when it is here or near by now.
+    pub(super) fn claim(&self, growing: &Growing, (start, end): (u64, u64), most: usize) -> Option<Running> {
+        let mut list = lock(&self.running);
+        if list.len() >= most || !growing.is_kept() || growing.end_from(start) > start {
+            return None;
+        }
+        if let Some(stream) = list.iter().find(|stream| stream.will_bring(start)) {
+            if start - stream.cursor().min(start) <= NEAR {
+                return None;
+            }
+            stream.limit.store(start, Ordering::Release);
+        }
+        let end = next_obstacle(&list, growing, start).map_or(end, |obstacle| obstacle.min(end));
+        Some(self.add(&mut list, start, end))
     }
 
     /// A stream for what a reader wants, `most` at a time; `None` when it is here, or will be soon.

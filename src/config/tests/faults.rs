@@ -260,6 +260,62 @@ fn every_kind_of_fault() {
             "upstream.quay.idle_timeout",
             "longer than zero",
         ),
+        (
+            "[upstream.quay]\nparallel = 17",
+            "upstream.quay.parallel",
+            "from 1 to 16",
+        ),
+        (
+            "[upstream.quay]\nbandwidth = 50",
+            "upstream.quay.bandwidth",
+            "lacks a unit",
+        ),
+        (
+            "[upstream.quay]\nbackground_bandwidth = \"1KiB\"",
+            "upstream.quay.background_bandwidth",
+            "at least \"16KiB\"",
+        ),
+        // Bandwidth windows.
+        (
+            "[upstream.quay]\nbandwidth_window = \"mon\"",
+            "upstream.quay.bandwidth_window",
+            "write [[upstream.quay.bandwidth_window]]",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nbandwidth = \"1MiB\"",
+            "upstream.quay.bandwidth_window[1].to",
+            "is required, like \"18:00\"",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"18:00\"",
+            "upstream.quay.bandwidth_window[1].bandwidth",
+            "is required, like \"10MiB\"",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\nfrom = \"8\"\nto = \"18:00\"\nbandwidth = \"1MiB\"",
+            "upstream.quay.bandwidth_window[1].from",
+            "no time of the day",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"08:00\"\nbandwidth = \"1MiB\"",
+            "upstream.quay.bandwidth_window[1].to",
+            "is empty",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\ndays = [\"monday\"]\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"unlimited\"",
+            "upstream.quay.bandwidth_window[1].days",
+            "write mon, tue",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\ndays = []\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"unlimited\"",
+            "upstream.quay.bandwidth_window[1].days",
+            "names no day",
+        ),
+        (
+            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"none\"",
+            "upstream.quay.bandwidth_window[1].bandwidth",
+            "is no size",
+        ),
         // One host, one upstream.
         (
             "[upstream.hub]\nurl = \"https://registry-1.docker.io\"\nhosts = [\"docker.io\"]",
@@ -343,7 +399,7 @@ fn all_syntax_errors_at_once_and_no_secret() {
 fn every_known_key_is_read() {
     for (section, key) in known_keys() {
         let section = section.replace("<prefix>", "quay");
-        let (head, name) = if section.ends_with("tag_rule") {
+        let (head, name) = if section.ends_with("tag_rule") || section.ends_with("bandwidth_window") {
             (format!("[[{section}]]"), format!("{section}[1].{key}"))
         } else {
             (format!("[{section}]"), format!("{section}.{key}"))

@@ -20,8 +20,9 @@ pub mod prelude {
     pub use super::image::{Content, Image, Index, RawManifest, random, sha256, sha512};
     pub use super::soon;
     pub use super::upstream::{
-        Basic, Bearer, Gate, Match, Outcome, Plan, Recorded, Upstream, any, blob, blobs, html, manifest,
-        manifests, path_has, ping, redirect, referrers, reply, serve, signed, tags, tokens, via_cdn,
+        Basic, Bearer, Gate, Match, Outcome, Pace, Plan, Recorded, Upstream, any, blob, blobs, html,
+        manifest, manifests, path_has, ping, redirect, referrers, reply, serve, signed, tags, tokens,
+        via_cdn,
     };
     pub use http::Method;
 }

@@ -15,6 +15,7 @@ mod habit;
 mod listen;
 mod log;
 mod matching;
+mod pace;
 mod plan;
 mod serve;
 mod store;
@@ -28,6 +29,7 @@ pub use log::{Outcome, Recorded};
 pub use matching::{
     Asked, Match, any, blob, blobs, manifest, manifests, path_has, ping, referrers, signed, tags, tokens,
 };
+pub use pace::Pace;
 pub use plan::{Plan, html, redirect, reply, serve, via_cdn};
 pub(super) use serve::respond;
 pub(super) use wire::{Flushes, Wire};

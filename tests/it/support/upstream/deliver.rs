@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use super::gate::Gate;
 use super::log::{Entry, Outcome};
 use super::matching::Asked;
+use super::pace::{Pace, Sender};
 use super::plan::Plan;
 use super::wire::Flushes;
 
@@ -139,6 +140,7 @@ pub(super) fn deliver(
             .into_iter()
             .flatten()
             .min(),
+            sender: plan.pace.as_ref().map(Pace::sender),
             entry,
             flushes,
         };
@@ -164,6 +166,7 @@ struct Delivery {
     flip_at: Option<u64>,
     stall_at: Option<(u64, Gate)>,
     cut_at: Option<u64>,
+    sender: Option<Sender>,
     entry: Entry,
     flushes: Flushes,
 }
@@ -185,6 +188,9 @@ impl Delivery {
             }
             self.entry.end(Outcome::Complete);
             return None;
+        }
+        if let Some(sender) = &mut self.sender {
+            sender.chunk().await;
         }
         let stops = [
             self.stall_at.as_ref().map(|(at, _)| *at),

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Upstream;
 use super::gate::Gate;
+use super::pace::Pace;
 
 /// Departures from the correct answer; all that are set apply together.
 ///
@@ -28,6 +29,7 @@ pub struct Plan {
     pub(super) stall_at: Option<(u64, Gate)>,
     pub(super) cut_at: Option<u64>,
     pub(super) cut_after: Option<u64>,
+    pub(super) pace: Option<Pace>,
 }
 
 /// An answer given instead of the content.
@@ -179,9 +181,19 @@ impl Plan {
         self
     }
 
+    /// Sends no faster than this.
+    pub fn at_pace(mut self, pace: &Pace) -> Self {
+        self.pace = Some(pace.clone());
+        self
+    }
+
     /// Whether it is about a body, so that a HEAD should not use it up.
     pub(super) fn needs_body(&self) -> bool {
-        self.flip_at.is_some() || self.stall_at.is_some() || self.cut_at.is_some() || self.cut_after.is_some()
+        self.flip_at.is_some()
+            || self.stall_at.is_some()
+            || self.cut_at.is_some()
+            || self.cut_after.is_some()
+            || self.pace.is_some()
     }
 }
 
