@@ -30,10 +30,12 @@ pub(super) enum Lane {
     Bulk,
 }
 
+type Lines = HashMap<(Lane, Box<str>), Arc<Line>>;
+
 /// The turns at all hosts of one upstream.
 pub(super) struct Turns {
     bulk: usize,
-    lines: Mutex<HashMap<(Lane, Box<str>), Arc<Line>>>,
+    lines: Mutex<Lines>,
 }
 
 /// One turn. It ends when this is dropped.
