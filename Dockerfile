@@ -9,7 +9,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 # The manifest names them; they are not built.
-RUN mkdir -p tests/it benches/compare && touch tests/it/main.rs benches/compare/main.rs \
+RUN mkdir -p tests/it benches/compare benches/fleet \
+    && touch tests/it/main.rs benches/compare/main.rs benches/fleet/main.rs \
     && cargo build --locked --release --bin wharfinger \
     && mkdir -p /out/var/lib/wharfinger /out/etc/ssl/certs /out/usr/bin \
     && cp target/release/wharfinger /out/usr/bin/ \

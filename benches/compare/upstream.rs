@@ -2,25 +2,19 @@
 //! content from memory and counting what it is asked. It can be held to the speed of a network line.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use bytes::Bytes;
+use anyhow::Result;
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::content::{Blob, Content, MANIFEST_TYPE};
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+use crate::shared::serve::{Body, Serving, empty, range};
 
 /// How fast the upstream's line is, over all connections together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +49,8 @@ impl Line {
 
 /// A running upstream; dropping it stops it and cuts its connections.
 pub(crate) struct Upstream {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
     state: Arc<State>,
-    runtime: Option<tokio::runtime::Runtime>,
+    serving: Serving,
 }
 
 struct State {
@@ -72,31 +64,20 @@ struct State {
 impl Upstream {
     /// Listens on a free loopback port.
     pub(crate) fn start(content: Content, line: Line) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("upstream")
-            .enable_all()
-            .build()
-            .context("the upstream's runtime")?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("the upstream's port")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let state = Arc::new(State {
             content,
             line,
             next_slot: Mutex::new(Instant::now()),
             gets: Mutex::new(BTreeMap::new()),
         });
-        let listener = {
-            let _inside = runtime.enter();
-            TcpListener::from_std(listener)?
-        };
-        runtime.spawn(accept(listener, Arc::clone(&state)));
-        Ok(Self {
-            address,
-            state,
-            runtime: Some(runtime),
-        })
+        let its = Arc::clone(&state);
+        let serving = Serving::start(move |request| Some(answer(request, &its)))?;
+        Ok(Self { state, serving })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.serving.address
     }
 
     /// What it serves.
@@ -118,32 +99,6 @@ impl Upstream {
             .values()
             .sum()
     }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background(); // may be dropped inside the other runtime, where waiting panics
-        }
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, Arc::clone(&state)));
-    }
-}
-
-async fn serve(stream: TcpStream, state: Arc<State>) {
-    let _slower_without = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&request, &state)) }
-    });
-    // A cache that hangs up is its own business.
-    let _hung_up = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
 }
 
 fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Response<Body> {
@@ -176,10 +131,7 @@ fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Response<Body> {
         })
     } else if let Some(digest) = rest.strip_prefix("/blobs/") {
         state.content.blob(digest).map(|blob| {
-            let range = request
-                .headers()
-                .get(header::RANGE)
-                .and_then(|value| range(value.to_str().ok()?, blob.size));
+            let range = range(request, blob.size);
             let (from, to) = range.unwrap_or((0, blob.size));
             let body = if wants_body {
                 stream_blob(blob.clone(), from, to, Arc::clone(state))
@@ -206,18 +158,6 @@ fn answer(request: &Request<Incoming>, state: &Arc<State>) -> Response<Body> {
         None
     };
     found.unwrap_or_else(|| status(StatusCode::NOT_FOUND))
-}
-
-/// The half-open byte range that `bytes=a-b` or `bytes=a-` asks for; anything else gets the whole.
-fn range(value: &str, size: u64) -> Option<(u64, u64)> {
-    let (from, last) = value.strip_prefix("bytes=")?.split_once('-')?;
-    let from: u64 = from.parse().ok()?;
-    let to = if last.is_empty() {
-        size
-    } else {
-        last.parse::<u64>().ok()?.saturating_add(1).min(size)
-    };
-    (from < to).then_some((from, to))
 }
 
 fn stream_blob(blob: Blob, from: u64, to: u64, state: Arc<State>) -> Body {
@@ -247,10 +187,6 @@ impl State {
         };
         tokio::time::sleep_until(slot).await;
     }
-}
-
-fn empty() -> Body {
-    Empty::new().boxed_unsync()
 }
 
 fn status(code: StatusCode) -> Response<Body> {

@@ -1,13 +1,10 @@
-//! Debian's docker-registry (distribution 2.8), as a proxy and as a plain registry, with the package's log level.
+//! Debian's docker-registry (distribution 2.8), as a proxy and as a plain registry.
 
-use std::fs;
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-
-use super::{Contestant, Ground, Launch};
-use crate::install;
-use crate::process::Ready;
+use super::{Contestant, Ground};
+use crate::shared::launch;
+use crate::shared::process::Launch;
 
 /// docker-registry with `proxy.remoteurl`.
 pub(crate) struct Proxy;
@@ -21,10 +18,8 @@ impl Contestant for Proxy {
     }
 
     fn launch(&self, ground: &Ground<'_>) -> Result<Launch> {
-        launch(
-            ground,
-            &format!("proxy:\n  remoteurl: http://{}\n", ground.upstream.address),
-        )
+        let proxy = launch::proxy_of(ground.upstream.address());
+        launch::distribution(ground.folder, ground.address, &proxy)
     }
 }
 
@@ -38,23 +33,6 @@ impl Contestant for Plain {
     }
 
     fn launch(&self, ground: &Ground<'_>) -> Result<Launch> {
-        launch(ground, "")
+        launch::distribution(ground.folder, ground.address, "")
     }
-}
-
-fn launch(ground: &Ground<'_>, more: &str) -> Result<Launch> {
-    let file = ground.folder.join("config.yml");
-    let configuration = format!(
-        "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {}\n  secret: compare\n{more}",
-        ground.folder.join("data").display(),
-        ground.address,
-    );
-    fs::write(&file, configuration)?;
-    let mut command =
-        Command::new(install::find("docker-registry").context("docker-registry is not installed")?);
-    command.arg("serve").arg(file).env("OTEL_TRACES_EXPORTER", "none");
-    Ok(Launch {
-        command,
-        ready: Ready::At(ground.address),
-    })
 }

@@ -12,15 +12,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-pub(crate) use self::daemon::{CONFIGURATION, DATA, Daemon};
+pub(crate) use self::daemon::Daemon;
 pub(crate) use self::distribution::{Plain, Proxy};
 pub(crate) use self::nginx::{Caching, Static};
 use crate::client::{self, Connection};
 use crate::content::{blob_path, manifest_path};
 use crate::options::Options;
-use crate::process::{Process, Ready};
-use crate::progress;
 use crate::pull;
+use crate::shared::process::{Launch, Process};
+use crate::shared::{install, launch, progress};
 use crate::upstream::Upstream;
 
 /// The name of the daemon in figures.
@@ -48,14 +48,6 @@ pub(crate) struct Ground<'a> {
     pub(crate) address: SocketAddr,
     /// Where the content comes from.
     pub(crate) upstream: &'a Upstream,
-}
-
-/// How a server is started.
-pub(crate) struct Launch {
-    /// The program with its arguments.
-    pub(crate) command: Command,
-    /// How to see that it is up.
-    pub(crate) ready: Ready,
 }
 
 /// A running server; dropping it ends it and removes its folder.
@@ -91,13 +83,21 @@ pub(crate) fn caches(options: &Options) -> Vec<Box<dyn Contestant>> {
 
 /// An empty folder.
 pub(crate) fn scratch(options: &Options) -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("compare-").disable_cleanup(options.keep);
-    match &options.scratch {
-        Some(parent) => builder.tempdir_in(parent),
-        None => builder.tempdir(),
-    }
-    .context("a temporary folder")
+    launch::scratch("compare-", options.scratch.as_deref(), options.keep)
+}
+
+/// Installs the peers that are missing. Returns notes for the report: versions.
+pub(crate) fn ensure_peers(options: &Options) -> Result<Vec<String>> {
+    install::ensure(&["docker-registry", "nginx"])?;
+    let nginx = install::find("nginx").unwrap_or_default();
+    Ok(vec![
+        install::version("wharfinger", Command::new(options.daemon()).arg("--version")),
+        install::version(
+            "docker-registry",
+            Command::new("docker-registry").arg("--version"),
+        ),
+        install::version("nginx", Command::new(nginx).arg("-v")),
+    ])
 }
 
 impl Server {
@@ -126,8 +126,7 @@ impl Server {
         folder: TempDir,
     ) -> Result<Self> {
         let name = contestant.name();
-        // Bound and let go: the port may be taken in between, which a start then reports.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = launch::free_address()?;
         let launch = contestant
             .launch(&Ground {
                 folder: folder.path(),
@@ -136,7 +135,7 @@ impl Server {
             })
             .with_context(|| format!("preparing {name}"))?;
         let log = folder.path().join("output.log");
-        let (process, address) = Process::start(launch.command, launch.ready, &log)
+        let (process, address) = Process::start(launch, &log)
             .await
             .with_context(|| format!("starting {name}"))?;
         Ok(Self {

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Contestant, Ground, Launch};
+use super::{Contestant, Ground};
 use crate::content::{Content, MANIFEST_TYPE, blob_path, manifest_path};
-use crate::install;
-use crate::process::Ready;
+use crate::shared::install;
+use crate::shared::process::{Launch, Ready};
 
 /// Static files, sent with sendfile.
 pub(crate) struct Static;
@@ -76,7 +76,7 @@ impl Contestant for Caching {
       proxy_cache_lock_timeout 10m;
       proxy_cache_lock_age 10m;
     }}",
-            ground.upstream.address
+            ground.upstream.address()
         );
         launch(ground, &location, &zone)
     }

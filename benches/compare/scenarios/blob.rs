@@ -8,9 +8,9 @@ use super::{against, caching, plain, proxy, static_files};
 use crate::content::{Blob, Content, MIB, blob_path};
 use crate::contestants::{self, Server, turns};
 use crate::figures::Figures;
+use crate::gauge;
 use crate::load;
 use crate::options::Options;
-use crate::process;
 use crate::report::{Section, Target};
 use crate::upstream::{Line, Upstream};
 
@@ -41,7 +41,7 @@ pub(crate) async fn run(options: &Options) -> Result<Section> {
         for server in turns(&servers, round) {
             let (mut cpu, mut wall) = (Duration::ZERO, Duration::ZERO);
             for _ in 0..COLD_CACHE_GETS {
-                process::chill(&server.folder())?;
+                gauge::chill(&server.folder())?;
                 let (used, took) = server
                     .charge(load::repeat(server.address, &path, 1, 1, blob.size))
                     .await?;

@@ -10,10 +10,10 @@ use super::{against, even_start, proxy};
 use crate::content::{Content, Image, MIB};
 use crate::contestants::{self, Contestant, Daemon, Proxy, Server, turns};
 use crate::figures::Figures;
-use crate::install;
 use crate::options::Options;
-use crate::progress;
 use crate::report::{Section, Target};
+use crate::shared::install;
+use crate::shared::progress;
 use crate::upstream::{Line, Upstream};
 
 const DIRECT: &str = "direct pull";
@@ -69,7 +69,7 @@ pub(crate) async fn run(options: &Options) -> Result<Section> {
         for round in 0..rounds {
             for (client, program) in &found {
                 even_start(options)?;
-                let wall = pull(options, *client, program, &upstream.address.to_string(), &image).await?;
+                let wall = pull(options, *client, program, &upstream.address().to_string(), &image).await?;
                 figures.add(DIRECT, &wall_measure(*client, line), wall.as_secs_f64());
                 for contestant in turns(&caches, round) {
                     even_start(options)?;

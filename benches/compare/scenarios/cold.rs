@@ -7,9 +7,9 @@ use crate::content::{Content, Image, MIB};
 use crate::contestants::{self, OURS, Server, turns};
 use crate::figures::Figures;
 use crate::options::Options;
-use crate::progress;
 use crate::pull;
 use crate::report::{Section, Target};
+use crate::shared::progress;
 use crate::upstream::{Line, Upstream};
 
 const DIRECT: &str = "direct pull";
@@ -24,7 +24,7 @@ pub(crate) async fn run(options: &Options) -> Result<Section> {
     for line in LINES {
         let upstream = Upstream::start(Content::image(&image), line)?;
         for round in 0..options.slow_rounds() {
-            let wall = pull::image(upstream.address, &image)
+            let wall = pull::image(upstream.address(), &image)
                 .await
                 .context("pulling directly")?;
             figures.add(DIRECT, &wall_measure(line), wall.as_secs_f64());

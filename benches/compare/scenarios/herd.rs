@@ -12,9 +12,9 @@ use crate::content::{Blob, Content, MIB};
 use crate::contestants::{self, OURS, Server, turns};
 use crate::figures::{Figures, Sample};
 use crate::options::Options;
-use crate::progress;
 use crate::pull;
 use crate::report::{Section, Target};
+use crate::shared::progress;
 use crate::upstream::{Line, Upstream};
 
 const CLIENTS: usize = 20;

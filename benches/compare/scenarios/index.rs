@@ -11,13 +11,14 @@ use tempfile::TempDir;
 use super::against;
 use crate::client::{self, Connection};
 use crate::content::{Content, Image, blob_path, manifest_path};
-use crate::contestants::{self, CONFIGURATION, DATA, Daemon, OURS, Server};
+use crate::contestants::{self, Daemon, OURS, Server};
 use crate::figures::Figures;
+use crate::gauge;
 use crate::load;
 use crate::options::Options;
-use crate::process;
-use crate::progress;
 use crate::report::{Row, Section, Target};
+use crate::shared::launch::{CONFIGURATION, DATA};
+use crate::shared::progress;
 use crate::stock::{self, Shape};
 use crate::upstream::{Line, Upstream};
 
@@ -89,7 +90,7 @@ pub(crate) async fn run(options: &Options) -> Result<Section> {
             server = ground.start(&mut figures, name, 2, server.kill()?).await?;
             server = ground.start(&mut figures, name, 0, server.stop()?).await?;
             let folder = server.stop()?;
-            process::chill_file(&folder.path().join(DATA).join("index.redb"))?;
+            gauge::chill_file(&folder.path().join(DATA).join("index.redb"))?;
             server = ground.start(&mut figures, name, 1, folder).await?;
         }
     }

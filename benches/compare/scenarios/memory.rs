@@ -12,8 +12,8 @@ use crate::content::{Blob, Content, MIB, blob_path};
 use crate::contestants::{self, OURS, Server};
 use crate::figures::Figures;
 use crate::options::Options;
-use crate::progress;
 use crate::report::{Row, Section, Target};
+use crate::shared::progress;
 use crate::upstream::{Line, Upstream};
 
 const STREAMS: usize = 200;

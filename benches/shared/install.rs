@@ -6,44 +6,28 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::options::Options;
-use crate::progress;
+use super::progress;
 
-/// Program and Debian package of each peer.
-const PEERS: [(&str, &str); 2] = [("docker-registry", "docker-registry"), ("nginx", "nginx")];
-
-/// Installs what is missing. Returns notes for the report: versions. Fails when a peer cannot be had: figures
-/// without their peers say nothing.
-pub(crate) fn ensure_peers(options: &Options) -> Result<Vec<String>> {
-    let missing: Vec<_> = PEERS
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .collect();
-    if !missing.is_empty() {
-        let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-        progress(&format!("installing {}", packages.join(", ")));
-        install(&packages);
+/// Installs those of `peers` (programs, which are their Debian packages' names) that are missing. Fails when one
+/// cannot be had: figures without their peers say nothing.
+pub(crate) fn ensure(peers: &[&str]) -> Result<()> {
+    let missing = || -> Vec<&str> {
+        let lacks = |program: &&str| find(program).is_none();
+        peers.iter().copied().filter(lacks).collect()
+    };
+    let wanted = missing();
+    if !wanted.is_empty() {
+        progress(&format!("installing {}", wanted.join(", ")));
+        install(&wanted);
     }
-    let still: Vec<&str> = PEERS
-        .iter()
-        .map(|(program, _)| *program)
-        .filter(|program| find(program).is_none())
-        .collect();
+    let still = missing();
     if !still.is_empty() {
         bail!(
-            "missing: {}. Install the Debian packages docker-registry and nginx",
+            "missing: {}. Install the Debian packages of that name",
             still.join(", ")
         );
     }
-    let daemon = options.daemon();
-    Ok(vec![
-        version("wharfinger", Command::new(&daemon).arg("--version")),
-        version(
-            "docker-registry",
-            Command::new("docker-registry").arg("--version"),
-        ),
-        version("nginx", Command::new(find("nginx").unwrap_or_default()).arg("-v")),
-    ])
+    Ok(())
 }
 
 /// Where a program is; nginx lives in `sbin`, which is not in every user's path.
@@ -84,8 +68,8 @@ fn install(packages: &[&str]) {
     }
 }
 
-/// A line such as `nginx 1.22.1`: the last word that starts with a digit in what the program says of itself.
-fn version(name: &str, command: &mut Command) -> String {
+/// A note for the report such as `nginx 1.22.1`: the last word that starts with a digit in what the program says of itself.
+pub(crate) fn version(name: &str, command: &mut Command) -> String {
     let said = command
         .stdin(Stdio::null())
         .output()
