@@ -75,6 +75,11 @@ impl Access {
         self.pulls().insert(name, UseRow { at, digest });
     }
 
+    /// When a note of a name was made that may not be in the index yet.
+    fn last_noted(&self, name: &Name) -> Option<Timestamp> {
+        self.pulls().get(name).map(|row| row.at)
+    }
+
     /// Forgets what was noted of a name.
     fn forget(&self, name: &Name) {
         self.recent.invalidate(name);
@@ -108,6 +113,21 @@ impl Shared {
             let rest = changes.split_off(changes.len().min(BATCH));
             self.storage.index.submit(std::mem::replace(&mut changes, rest));
         }
+    }
+
+    /// When a client last pulled `reference`, within the hour.
+    pub(super) async fn last_pulled(
+        &self,
+        place: &Place,
+        reference: &Reference,
+    ) -> Result<Option<Timestamp>, Error> {
+        let name = (place.key.clone(), reference.clone());
+        if let Some(noted) = self.access.last_noted(&name) {
+            return Ok(Some(noted));
+        }
+        let index = &self.storage.index;
+        let found = index.read(move |index| index.last_use(&name.0, &name.1)).await?;
+        Ok(found.map(|row| row.at))
     }
 
     /// Forgets that clients pulled it: it was taken away on purpose.

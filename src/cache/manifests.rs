@@ -130,15 +130,42 @@ impl Shared {
         place: &Place,
         digest: &Digest,
     ) -> Result<Option<Arc<StoredManifest>>, Error> {
-        let link = self.repositories.link(&place.key, digest).await?;
-        if link.is_none_or(|link| !link.manifest) {
-            return Ok(None);
-        }
-        let manifest = self.repositories.manifest(digest).await?;
+        let manifest = self.kept_manifest(place, digest).await?;
         if let Some(manifest) = &manifest {
             self.access.touch(digest, &manifest.last_use);
         }
         Ok(manifest)
+    }
+
+    /// The same, which is no use of it.
+    pub(super) async fn kept_manifest(
+        &self,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<Option<Arc<StoredManifest>>, Error> {
+        let link = self.repositories.link(&place.key, digest).await?;
+        if link.is_none_or(|link| !link.manifest) {
+            return Ok(None);
+        }
+        Ok(self.repositories.manifest(digest).await?)
+    }
+
+    /// GETs a manifest by digest, together with all who want it at the moment.
+    pub(super) async fn fetch_digest(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<Arc<StoredManifest>, Error> {
+        let (shared, its, reference) = (self.clone(), place.clone(), Reference::Digest(*digest));
+        let (key, digest) = ((place.key.clone(), reference.clone()), *digest);
+        let work = || async move {
+            match shared.linked_manifest(&its, &digest).await? {
+                Some(manifest) => Ok(manifest),
+                None => shared.fetch_manifest(&its, &reference).await,
+            }
+        };
+        let (manifest, _) = self.fetches.run(key, work).await;
+        manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up")))
     }
 
     /// GETs a manifest, unless it has come between the client's look and this run: a herd is one request.

@@ -9,6 +9,7 @@ mod bring;
 mod error;
 mod eviction;
 mod fill;
+mod follow;
 mod freshness;
 mod heal;
 mod hold;

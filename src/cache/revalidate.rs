@@ -104,7 +104,12 @@ impl Shared {
     }
 
     /// Holds what is here against the upstream.
-    async fn compare(&self, place: &Place, tag: &Tag, state: TagState) -> Result<Revalidated, Error> {
+    async fn compare(
+        self: &Arc<Self>,
+        place: &Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> Result<Revalidated, Error> {
         let reference = Reference::Tag(tag.clone());
         let head = place
             .upstream
@@ -131,30 +136,34 @@ impl Shared {
             Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => None,
             Err(error) => return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
         };
+        let Some(digest) = digest else {
+            return self.compare_by_get(place, tag, state).await;
+        };
         // Unchanged, or moved to something that is here: nothing to fetch.
-        if let Some(digest) = digest
-            && let Some(manifest) = self.linked_manifest(place, &digest).await?
-        {
-            let confirmed = self.confirm_tag(place, tag, digest);
-            return Ok(if digest == state.digest {
-                Revalidated::Unchanged(confirmed)
-            } else {
-                Revalidated::Moved(manifest)
-            });
-        }
-        let moved = match digest {
+        let manifest = match self.linked_manifest(place, &digest).await? {
+            Some(manifest) => manifest,
             // By digest, so that what we store is what HEAD spoke of; the tag follows once the bytes are here.
-            Some(digest) => {
-                let manifest = self.fetch_manifest(place, &Reference::Digest(digest)).await?;
-                self.confirm_tag(place, tag, digest);
-                manifest
+            None => self.fetch_digest(place, &digest).await?,
+        };
+        if digest == state.digest {
+            return Ok(Revalidated::Unchanged(self.confirm_tag(place, tag, digest)));
+        }
+        if let Err(error) = self.bring_platforms(place, &state.digest, &manifest).await
+            && judge(place, tag, &state, None) <= Verdict::UsableOnError
+        {
+            return Err(error);
+        }
+        self.confirm_tag(place, tag, digest);
+        Ok(Revalidated::Moved(manifest))
+    }
+
+    /// The same where HEAD does not tell.
+    async fn compare_by_get(&self, place: &Place, tag: &Tag, state: TagState) -> Result<Revalidated, Error> {
+        let moved = match self.fetch_manifest(place, &Reference::Tag(tag.clone())).await {
+            Err(error) if error.kind == ErrorKind::ManifestUnknown => {
+                return self.gone(place, tag, state, error).await;
             }
-            None => match self.fetch_manifest(place, &reference).await {
-                Err(error) if error.kind == ErrorKind::ManifestUnknown => {
-                    return self.gone(place, tag, state, error).await;
-                }
-                fetched => fetched?,
-            },
+            fetched => fetched?,
         };
         if moved.digest == state.digest {
             let confirmed = TagState {

@@ -20,6 +20,7 @@ mod drill;
 mod errors;
 mod eviction;
 mod expect;
+mod follow;
 mod freshness;
 mod full_disk;
 mod jobs;

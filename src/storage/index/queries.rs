@@ -173,6 +173,11 @@ impl Index {
         self.page(PINS, after, most)
     }
 
+    /// When and as what clients last pulled `reference`.
+    pub fn last_use(&self, repository: &str, reference: &Reference) -> Result<Option<UseRow>, Error> {
+        self.get(USES, &use_key(repository, reference))
+    }
+
     /// What clients pulled of the repositories whose names begin with `prefix`, after `after`, `most` at the most:
     /// repository by repository.
     pub fn uses_after(

@@ -406,6 +406,8 @@ async fn what_was_pulled_is_told_repository_by_repository_also_when_it_has_gone(
     ];
     scene.commit(changes).await;
     let scene = scene.reopen(false);
+    assert_eq!(scene.index.last_use("hub/a", &name).unwrap(), Some(used(6, 9)));
+    assert_eq!(scene.index.last_use("hub/b", &name).unwrap(), None);
     let all = scene.index.uses_after("hub/", None, 9).unwrap();
     let expected = [
         ("hub/a".to_owned(), name.clone(), used(6, 9)),
