@@ -226,7 +226,8 @@ async fn the_abuse_limit_is_met_at_every_door() {
         assert_error(&cold, 429, "TOOMANYREQUESTS");
         let limited = hub.internet.requests();
         let limited = limited.iter().filter(|line| line.contains("-> 429")).count();
-        assert!(limited <= 2, "{form:?}: {:#?}", hub.internet.requests());
+        // For the copy once; for what is not here by HEAD, by GET.
+        assert!(limited <= 3, "{form:?}: {:#?}", hub.internet.requests());
         for part in image.blobs() {
             assert_hit(&get(hub.blob(ALPINE, &part.digest)).await);
         }
@@ -290,8 +291,13 @@ async fn googles_mirror_has_what_it_has() {
     assert_manifest(&answer, &there, false);
     let answer = get(hub.manifest(ALPINE, &not_there.digest())).await;
     assert_error(&answer, 429, "TOOMANYREQUESTS");
-    // Of tags it says nothing.
-    assert_error(&get(hub.manifest(ALPINE, "1")).await, 429, "TOOMANYREQUESTS");
+    // Of tags it says nothing: where one leads Docker Hub tells by a HEAD, which is free, or nobody.
+    let answer = get(hub.manifest(ALPINE, "1")).await;
+    if answer.status == 200 {
+        assert_manifest(&answer, &there, false);
+    } else {
+        assert_error(&answer, 429, "TOOMANYREQUESTS");
+    }
     assert_eq!(mirror.registry.count_of(&manifest("1")), 0);
     // Blobs are not counted: both are to be had.
     for image in [&there, &not_there] {

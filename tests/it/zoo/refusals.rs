@@ -43,6 +43,20 @@ async fn errors_of_every_form_are_told_in_ours() {
 }
 
 #[tokio::test]
+async fn every_kind_of_redirect_leads_to_a_blob() {
+    let hub = Visit::<DockerHub>::start().await;
+    let cdn = hub.animal.storage().remove(0);
+    for (seed, status) in [301, 302, 303, 307, 308].into_iter().enumerate() {
+        let image = Image::simple(seed as u64, 1000);
+        hub.animal.put(DockerHub::REPO, "1", &image);
+        let layer = image.layers().remove(0);
+        hub.animal.registry.once(blob(&layer.digest), via_cdn(&cdn, status, 1));
+        hub.pull_blob(DockerHub::REPO, &layer).await;
+    }
+    assert_eq!(cdn.requests().len(), 5, "{:#?}", cdn.summary());
+}
+
+#[tokio::test]
 async fn what_may_pass_is_asked_again_and_nothing_else() {
     let hub = Visit::<DockerHub>::start().await;
     let image = hub.put_image(1);
