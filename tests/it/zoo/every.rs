@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::visit::{ALWAYS_DUE, Visit};
-use crate::expect::{INDEX, assert_error, assert_manifest, cached, code};
+use crate::expect::{INDEX, assert_error, assert_manifest, cached, code, get_all};
 use crate::support::prelude::*;
 use crate::support::zoo::{
     Acr, Chainguard, DockerHub, Ecr, EcrPublic, GitHub, GitLab, Google, Harbor, Kubernetes, Mcr, MirrorGcr,
@@ -26,6 +26,16 @@ macro_rules! visit_each {
             #[tokio::test]
             async fn may_end_tokens_and_downloads_in_the_middle() {
                 super::may_end_tokens_and_downloads_in_the_middle::<$animal>().await;
+            }
+
+            #[tokio::test]
+            async fn is_asked_once_by_a_crowd() {
+                super::is_asked_once_by_a_crowd::<$animal>().await;
+            }
+
+            #[tokio::test]
+            async fn may_be_in_trouble_with_all_its_hosts() {
+                super::may_be_in_trouble_with_all_its_hosts::<$animal>().await;
             }
 
             #[tokio::test]
@@ -136,6 +146,70 @@ async fn may_end_tokens_and_downloads_in_the_middle<P: Personality>() {
     once_of_all(&senders, &signed(), &ended);
     visit.pull_blob(P::REPO, &layers[1]).await;
     visit.pull_blob(P::REPO, &image.config()).await;
+}
+
+async fn is_asked_once_by_a_crowd<P: Personality>() {
+    let visit = Visit::<P>::start().await;
+    let image = visit.put_image(1);
+    let layer = &image.layers()[0];
+    let urls = [visit.manifest(P::REPO, "1"), visit.blob(P::REPO, &layer.digest)];
+    let answers = get_all((0..40).map(|number| urls[number % 2].clone())).await;
+    for (number, answer) in answers.into_iter().enumerate() {
+        let expected = if number % 2 == 0 {
+            image.root().bytes
+        } else {
+            layer.bytes.clone()
+        };
+        assert!(answer.ok() == expected, "wrong bytes");
+    }
+    let requests = visit.internet.requests();
+    let given = |what: &str| {
+        let of_what = requests
+            .iter()
+            .filter(|line| line.contains("GET") && line.contains(what));
+        of_what.filter(|line| line.contains("-> 20")).count()
+    };
+    // Two questions at the same moment may each learn how to ask; after that there is one token.
+    assert_eq!(
+        (given("/manifests/"), given(&layer.digest)),
+        (1, 1),
+        "{requests:#?}"
+    );
+    let tokens: usize = visit.internet.hosts().iter().map(Upstream::token_requests).sum();
+    assert!(tokens <= 1, "{requests:#?}");
+}
+
+async fn may_be_in_trouble_with_all_its_hosts<P: Personality>() {
+    let visit = Visit::<P>::with(&[ALWAYS_DUE]).await;
+    let image = visit.put_image(1);
+    visit.animal.put(P::REPO, "2", &Image::simple(2, 10));
+    visit.pull(P::REPO, &image).await;
+    visit.settle().await;
+    if let Some(guard) = visit.animal.guard() {
+        guard.revoke_tokens();
+    }
+    // Only whoever gives the tokens, then everybody. The time is told so that nobody tries again by itself.
+    let trouble = || reply(503).header("retry-after", "60").before_auth();
+    for matcher in [tokens(), any()] {
+        for host in visit.internet.hosts() {
+            host.always(matcher.clone(), trouble());
+        }
+        let answer = get(visit.manifest(P::REPO, "1")).await;
+        assert_manifest(&answer, &image, false);
+        for part in image.blobs() {
+            visit.pull_blob(P::REPO, &part).await;
+        }
+    }
+    assert!(cached(&get(visit.manifest(P::REPO, "1")).await).contains("fwd=stale"));
+    let answer = get(visit.manifest(P::REPO, "2")).await;
+    assert!(
+        matches!(answer.status, 502 | 503),
+        "{} {}",
+        answer.status,
+        answer.text()
+    );
+    assert_eq!(code(&answer), "UNAVAILABLE");
+    assert!(answer.text().contains(P::PREFIX), "{}", answer.text());
 }
 
 /// The next such request, whichever of them gets it, is answered by this plan.

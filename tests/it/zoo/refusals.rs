@@ -50,7 +50,9 @@ async fn every_kind_of_redirect_leads_to_a_blob() {
         let image = Image::simple(seed as u64, 1000);
         hub.animal.put(DockerHub::REPO, "1", &image);
         let layer = image.layers().remove(0);
-        hub.animal.registry.once(blob(&layer.digest), via_cdn(&cdn, status, 1));
+        hub.animal
+            .registry
+            .once(blob(&layer.digest), via_cdn(&cdn, status, 1));
         hub.pull_blob(DockerHub::REPO, &layer).await;
     }
     assert_eq!(cdn.requests().len(), 5, "{:#?}", cdn.summary());

@@ -55,6 +55,11 @@ impl Internet {
             .clone()
     }
 
+    /// All hosts.
+    pub fn hosts(&self) -> Vec<Upstream> {
+        locked(&self.hosts).values().cloned().collect()
+    }
+
     /// One line per request to any host: by host, in order of arrival at each.
     pub fn requests(&self) -> Vec<String> {
         let hosts = locked(&self.hosts).clone();
