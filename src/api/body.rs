@@ -170,7 +170,7 @@ impl http_body::Body for Body {
             Content::Archive(left, pieces) => match ready!(pieces.as_mut().poll_next(context)) {
                 Some(Ok(piece)) => {
                     *left = left.saturating_sub(piece.len() as u64);
-                    Ok(Some((piece, false)))
+                    Ok(Some((piece, *left == 0)))
                 }
                 Some(Err(reason)) => Err(BodyError::Archive(reason)),
                 None => Ok(None),

@@ -21,6 +21,8 @@ pub(super) struct Piece {
     pub(super) media_type: String,
     pub(super) size: u64,
     pub(super) artifact_type: Option<String>,
+    /// Config and layers, where it is an image that a machine could run.
+    pub(super) parts: Vec<Digest>,
     /// Found because it refers to another one.
     pub(super) is_referrer: bool,
 }
@@ -103,6 +105,23 @@ fn outline(row: Option<ManifestRow>) -> Option<(ManifestRow, Manifest)> {
     let row = row?;
     let outline = Manifest::parse(&row.bytes, Some(&MediaType::new(&row.media_type))).ok()?;
     Some((row, outline))
+}
+
+/// Config and layers of an image that a machine could run; none of anything else, such as what BuildKit attests.
+fn runnable(outline: &Manifest) -> Vec<Digest> {
+    const CONFIGS: [&str; 2] = [
+        "application/vnd.docker.container.image.v1+json",
+        "application/vnd.oci.image.config.v1+json",
+    ];
+    let Some((config, layers)) = outline.blobs.split_first() else {
+        return Vec::new();
+    };
+    let is_layer = |layer: &Descriptor| layer.media_type.contains("tar");
+    if !CONFIGS.contains(&config.media_type.as_str()) || !layers.iter().all(is_layer) {
+        return Vec::new();
+    }
+    let parts = outline.blobs.iter().map(|part| part.digest.parse());
+    parts.collect::<Result<_, _>>().unwrap_or_default()
 }
 
 /// What is known beside the index, taken once for many closures.
@@ -237,6 +256,7 @@ impl Walk<'_> {
             digest: *digest,
             media_type: row.media_type,
             size,
+            parts: runnable(&outline),
             artifact_type: outline.artifact_type.filter(|_| outline.kind != Kind::Index),
             is_referrer: what == What::Referrer,
         });

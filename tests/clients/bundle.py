@@ -3,7 +3,7 @@ daemon that imported it; and what skopeo writes is imported too."""
 
 import json
 
-from content import digest
+from content import DOCKER_MANIFEST, digest
 from process import equal, expect
 
 
@@ -47,7 +47,15 @@ class Bundle:
         self.wharfinger("drill", "--fill")
         self.wharfinger("bundle", "export", self.ours)
         for image in self.images:
-            self.copied(f"oci-archive:{self.ours}:docker.io/{image.repository}:{image.tag}", image)
+            reference = f"{self.ours}:docker.io/{image.repository}:{image.tag}"
+            if image.top.media_type == DOCKER_MANIFEST:
+                # skopeo finds Docker's own types in no OCI layout; here it unpacks the layers, and keeps the configuration.
+                target = self.work.fresh(self.name, "copy")
+                self.skopeo(f"docker-archive:{reference}", f"dir:{target}")
+                equal("the configuration", (target / image.top.config.removeprefix("sha256:")).read_bytes(),
+                      image.blobs[image.top.config])
+            else:
+                self.copied(f"oci-archive:{reference}", image)
 
     def written_by_skopeo(self):
         image = self.contents.platforms

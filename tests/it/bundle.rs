@@ -221,7 +221,14 @@ async fn from_one_cache_to_one_that_nothing_reaches() {
         names.len(),
         "each blob once"
     );
-    for (name, content) in &files[2..] {
+    let docker: Value = serde_json::from_slice(&files[2].1).expect("JSON");
+    assert_eq!(
+        (names[2], docker.as_array().map(Vec::len)),
+        ("manifest.json", Some(3)),
+        "{docker}"
+    );
+    assert_eq!(docker[0]["Config"], json!(blob_path(&big.config().digest)));
+    for (name, content) in &files[3..] {
         let digest = name.trim_start_matches("blobs/").replacen('/', ":", 1);
         let actual = if digest.starts_with("sha512") {
             sha512(content)

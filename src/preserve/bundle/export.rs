@@ -16,7 +16,7 @@ use crate::transfer::{Export, Outgoing};
 use super::super::Finder;
 use super::super::drill::thirty;
 use super::archive::{END, head, padding};
-use super::layout::{INDEX_FILE, LAYOUT, LAYOUT_FILE, blob_path};
+use super::layout::{DOCKER_FILE, INDEX_FILE, LAYOUT, LAYOUT_FILE, blob_path};
 use super::plan::{Item, plan};
 
 pub use super::plan::Exported;
@@ -77,6 +77,9 @@ impl Export for BundleExport {
         };
         writer.file(LAYOUT_FILE, Bytes::from_static(LAYOUT))?;
         writer.file(INDEX_FILE, plan.index.into())?;
+        if !plan.docker.is_empty() {
+            writer.file(DOCKER_FILE, plan.docker.into())?;
+        }
         let pieces = stream::unfold(Some(writer), |writer| async move {
             let mut writer = writer?;
             match writer.next().await {

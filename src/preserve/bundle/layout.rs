@@ -25,6 +25,31 @@ pub(super) const REPOSITORY: &str = "io.wharfinger.bundle.repository";
 /// When the upstream last confirmed the tag, in milliseconds since 1970.
 pub(super) const CONFIRMED: &str = "io.wharfinger.bundle.confirmed";
 
+/// The file by which `docker load` without containerd, and `docker-archive:` of skopeo, find images. They convert what they
+/// find, so they take images of Docker's own types too, which `oci-archive:` of skopeo does not.
+pub(super) const DOCKER_FILE: &str = "manifest.json";
+
+/// An entry of [`DOCKER_FILE`].
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DockerImage {
+    config: String,
+    repo_tags: [String; 1],
+    layers: Vec<String>,
+}
+
+impl DockerImage {
+    /// Of config and layers; `None` when there is no config.
+    pub(super) fn new(name: String, parts: &[Digest]) -> Option<Self> {
+        let (config, layers) = parts.split_first()?;
+        Some(Self {
+            config: blob_path(config),
+            repo_tags: [name],
+            layers: layers.iter().map(blob_path).collect(),
+        })
+    }
+}
+
 /// `oci-layout`
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,6 +5,7 @@
 //! | entry | what |
 //! |---|---|
 //! | `oci-layout`, `index.json` | first, so that who reads a stream knows what is to come |
+//! | `manifest.json` | for `docker load`: images of one platform |
 //! | `blobs/<alg>/<hex>` | image by image its manifests, each after those that name it, then its config and layers; each once |
 
 mod archive;

@@ -17,7 +17,8 @@ use super::super::lack::{Lack, Reason};
 use super::archive::{END, taken};
 use super::export::ExportOptions;
 use super::layout::{
-    INDEX_FILE, IndexDocument, LAYOUT, LAYOUT_FILE, REPOSITORY, annotations, blob_path, repository,
+    DOCKER_FILE, DockerImage, INDEX_FILE, IndexDocument, LAYOUT, LAYOUT_FILE, REPOSITORY, annotations,
+    blob_path, repository,
 };
 
 /// Images that a message names at the most.
@@ -67,6 +68,8 @@ impl Item {
 pub(super) struct Plan {
     /// The text of `index.json`.
     pub(super) index: Vec<u8>,
+    /// And of `manifest.json`; empty when no image is fit for it.
+    pub(super) docker: Vec<u8>,
     pub(super) items: Vec<Item>,
     pub(super) exported: Exported,
 }
@@ -177,11 +180,19 @@ async fn named_images(
 
 impl Plan {
     fn of(images: &[Image]) -> Result<Self, serde_json::Error> {
-        let (mut roots, mut items) = (Vec::new(), Vec::new());
+        let (mut roots, mut items, mut docker) = (Vec::new(), Vec::new(), Vec::new());
         let (mut written, mut referring) = (HashSet::new(), HashSet::new());
         for image in images {
             let repository = repository(&image.place);
             let Some(root) = image.closure.root else { continue };
+            if let Reference::Tag(tag) = &image.reference {
+                // It knows no platforms: an image of one, then.
+                let images = image.closure.manifests.iter();
+                let mut images = images.filter(|piece| !piece.is_referrer && !piece.parts.is_empty());
+                if let (Some(only), None) = (images.next(), images.next()) {
+                    docker.extend(DockerImage::new(format!("{repository}:{tag}"), &only.parts));
+                }
+            }
             for piece in &image.closure.manifests {
                 let named = if piece.digest == root {
                     let name = match &image.reference {
@@ -215,6 +226,10 @@ impl Plan {
             }
         }
         let index = serde_json::to_vec(&IndexDocument::new(roots))?;
+        let docker = match docker.as_slice() {
+            [] => Vec::new(),
+            docker => serde_json::to_vec(docker)?,
+        };
         let is_blob = |item: &&Item| matches!(item, Item::Blob(..));
         let blobs = items.iter().filter(is_blob).count() as u64;
         let contents: u64 = items
@@ -227,12 +242,16 @@ impl Plan {
             blobs,
             bytes: taken(LAYOUT_FILE, LAYOUT.len() as u64)
                 + taken(INDEX_FILE, index.len() as u64)
+                + Some(&docker)
+                    .filter(|docker| !docker.is_empty())
+                    .map_or(0, |docker| taken(DOCKER_FILE, docker.len() as u64))
                 + contents
                 + END,
             ..Exported::default()
         };
         Ok(Self {
             index,
+            docker,
             items,
             exported,
         })
