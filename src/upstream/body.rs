@@ -98,7 +98,11 @@ impl BlobBody {
     /// from where this one stopped may go on. `Protocol` when more comes than was announced.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         if let Some(pace) = &mut self.pace {
-            pace.permit().await;
+            tokio::select! {
+                () = pace.permit() => {}
+                // The next look tells.
+                () = self.endpoint.transport.offline().until(true) => {}
+            }
         }
         let chunk = self.next_chunk().await;
         if chunk

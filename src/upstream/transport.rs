@@ -217,7 +217,10 @@ impl Transport {
             return Err(self.is_offline(&host));
         }
         // Waiting for a turn is not the upstream's slowness: it has no time-out.
-        let turn = self.turn(request, &host).await;
+        let turn = tokio::select! {
+            turn = self.turn(request, &host) => turn,
+            () = self.offline.until(true) => return Err(self.is_offline(&host)),
+        };
         let client = match request.lane {
             Lane::Api | Lane::Login => &self.api,
             Lane::Bulk => &self.bulk,

@@ -3,6 +3,7 @@ daemon that imported it; and what skopeo writes is imported too."""
 
 import json
 
+from containerd import Containerd
 from content import DOCKER_MANIFEST, digest
 from process import equal, expect
 
@@ -56,6 +57,18 @@ class Bundle:
                       image.blobs[image.top.config])
             else:
                 self.copied(f"oci-archive:{reference}", image)
+
+    def imported_by_containerd(self):
+        """ctr takes all images of our bundle, by their whole names."""
+        client = Containerd(self.work, self.daemon)
+        client.start()
+        try:
+            client.ctr("images", "import", "--no-unpack", self.ours)
+            names = client.ctr("images", "list", "--quiet").split()
+            wanted = {f"docker.io/{image.repository}:{image.tag}" for image in self.images}
+            expect(wanted <= set(names), f"expected {sorted(wanted)}, found {sorted(names)}")
+        finally:
+            client.stop()
 
     def written_by_skopeo(self):
         image = self.contents.platforms
