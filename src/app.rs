@@ -17,7 +17,9 @@ use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat};
 use crate::job::{Jobs, Progress};
 use crate::maintenance::{Evict, Scrub, Sweep};
-use crate::preserve::{BundleExport, BundleImport, Drill, Finder};
+use crate::preserve::{
+    BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
+};
 use crate::registry::{Door, Names, OwnAddresses, Registry};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
@@ -88,6 +90,13 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         names,
         own_addresses(&config, &bound),
     ));
+    let named = registry.clone();
+    let finder: Finder = Arc::new(move |text| {
+        let (repository, reference) = named.find(text)?;
+        Ok((repository.place().clone(), reference))
+    });
+    let pinned = KeepPinned::new(cache.clone(), finder.clone(), places.clone());
+    let warm = Warm::new(cache.clone(), finder.clone(), config.warm.clone());
     let (access, _access) = if config.log.access {
         let (log, guard) =
             AccessLog::start(json, Box::new(std::io::stdout())).context("cannot start the access log")?;
@@ -95,11 +104,6 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     } else {
         (AccessLog::off(), None)
     };
-    let named = registry.clone();
-    let finder: Finder = Arc::new(move |text| {
-        let (repository, reference) = named.find(text)?;
-        Ok((repository.place().clone(), reference))
-    });
     let uploads = Uploads::default();
     let export = BundleExport::new(cache.clone(), places.clone(), finder.clone());
     let api = Api::new(
@@ -111,7 +115,10 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
             .with(scrub.clone())
             .with(sweep.clone())
             .with(Drill::new(cache.clone(), places.clone()))
-            .with(BundleImport::new(cache.clone(), finder, uploads.clone())),
+            .with(BundleImport::new(cache.clone(), finder.clone(), uploads.clone()))
+            .with(Pull::new(cache.clone(), finder.clone()))
+            .with(PinAll::new(cache.clone(), finder))
+            .with(warm.clone()),
         Options {
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
@@ -165,6 +172,12 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         }
         scrub.keep(interval, stopping).await;
     });
+
+    let (stopping, ahead) = (behind.clone(), RefreshAhead::new(cache.clone()));
+    upkeep.spawn(async move { ahead.keep(stopping).await });
+    let stopping = behind.clone();
+    upkeep.spawn(async move { warm.keep(stopping).await });
+    upkeep.spawn(pinned.keep(behind.clone()));
 
     stop.next().await;
     let grace = config.server.drain_timeout;

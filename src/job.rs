@@ -4,7 +4,9 @@
 //! A room that has such work implements [`Job`]; `app` puts it into [`Jobs`]; `api` serves it as `POST /api/<name>` and
 //! sends its [`Event`]s, which `cli` shows.
 
-use std::collections::BTreeMap;
+mod parts;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +20,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use parts::{Part, PartState};
+
+use parts::Parts;
+
 /// How often progress is told, at the most.
 const TELL: Duration = Duration::from_millis(100);
 /// Notes that may wait for a slow listener; more are dropped, so a job logs what must not be lost.
@@ -27,6 +33,8 @@ const MOST_NOTES: usize = 1024;
 pub trait Job: Send + Sync + 'static {
     /// Its name: the subcommand and the last part of `/api/<name>`. Letters `a-z` and hyphens.
     const NAME: &'static str;
+    /// Whether one runs at a time.
+    const ALONE: bool = true;
     /// What is asked for: the JSON body of the request (an empty body is `{}`).
     type Options: DeserializeOwned + Send;
     /// What came of it: `result` of the last event.
@@ -69,6 +77,21 @@ pub enum Event {
         /// What is counted.
         unit: Unit,
     },
+    /// How far a part of it is: `{"event": "part", "name": "sha256:...", "of": "docker-hub/library/alpine:3.20", "done": 3,
+    /// "total": 10, "state": "running"}`. In bytes.
+    Part {
+        /// Its name.
+        name: String,
+        /// What it is a part of.
+        of: String,
+        /// So much is done.
+        done: u64,
+        /// Of so much; absent when nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+        /// How it stands. After another than `running` nothing more is told of it.
+        state: PartState,
+    },
     /// Something that an operator should read.
     Note {
         /// A sentence.
@@ -90,6 +113,8 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Progress {
     position: Arc<Position>,
+    /// `None` when nobody listens.
+    parts: Option<Arc<Parts>>,
     notes: mpsc::Sender<String>,
     stop: CancellationToken,
 }
@@ -108,6 +133,7 @@ impl Progress {
     pub fn unheard(stop: CancellationToken) -> Self {
         Self {
             position: Arc::default(),
+            parts: None,
             notes: mpsc::channel(1).0,
             stop,
         }
@@ -120,6 +146,11 @@ impl Progress {
         position.total.store(total.unwrap_or(u64::MAX), Ordering::Relaxed);
         position.bytes.store(unit == Unit::Bytes, Ordering::Relaxed);
         position.told.store(true, Ordering::Release);
+    }
+
+    /// Begins a part, of so many bytes if that is known, of something that has a name.
+    pub fn part(&self, name: impl Into<String>, of: impl Into<String>, total: Option<u64>) -> Part {
+        Part::begin(self.parts.clone(), name.into(), of.into(), total)
     }
 
     /// Tells the operator something.
@@ -158,7 +189,8 @@ pub enum StartError {
 
 struct Kind {
     start: Start,
-    running: Arc<AtomicBool>,
+    /// `None` when several may run at once.
+    running: Option<Arc<AtomicBool>>,
 }
 
 /// All jobs that the daemon has.
@@ -202,7 +234,7 @@ impl Jobs {
                 serde_json::to_value(summary).map_err(|error| error.to_string())
             }))
         });
-        let running = Arc::default();
+        let running = J::ALONE.then(Arc::default);
         self.kinds.insert(J::NAME, Kind { start, running });
         self
     }
@@ -213,17 +245,19 @@ impl Jobs {
         let kind = self.kinds.get(name).ok_or(StartError::Unknown)?;
         let (sender, notes) = mpsc::channel(MOST_NOTES);
         let stop = self.stop.child_token();
-        let position = Arc::<Position>::default();
+        let (position, parts) = (Arc::<Position>::default(), Arc::<Parts>::default());
         let progress = Progress {
             position: position.clone(),
+            parts: Some(parts.clone()),
             notes: sender,
             stop: stop.clone(),
         };
         let work = (kind.start)(options, progress)?;
-        if kind.running.swap(true, Ordering::AcqRel) {
+        let is_running = |running: &Arc<AtomicBool>| running.swap(true, Ordering::AcqRel);
+        if kind.running.as_ref().is_some_and(is_running) {
             return Err(StartError::Running);
         }
-        let turn = Turn(kind.running.clone());
+        let turn = kind.running.clone().map(Turn);
         let (told, outcome) = oneshot::channel();
         self.tasks.spawn(async move {
             let done = work.await;
@@ -234,6 +268,8 @@ impl Jobs {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Events {
             position,
+            parts,
+            moved: VecDeque::new(),
             notes,
             outcome: Some(outcome),
             ended: None,
@@ -257,6 +293,9 @@ impl Jobs {
 /// What a job tells, in order. Dropped early, it tells the job to stop.
 pub struct Events {
     position: Arc<Position>,
+    parts: Arc<Parts>,
+    /// Of the parts, still to be told.
+    moved: VecDeque<Event>,
     notes: mpsc::Receiver<String>,
     outcome: Option<oneshot::Receiver<Outcome>>,
     /// The outcome, while what came before it is still to be told.
@@ -269,11 +308,18 @@ impl Events {
     /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
+            if let Some(event) = self.moved.pop_front() {
+                return Some(event);
+            }
             if self.ended.is_some() {
+                self.moved.extend(self.parts.moved());
+                if !self.moved.is_empty() {
+                    continue;
+                }
                 if let Ok(text) = self.notes.try_recv() {
                     return Some(Event::Note { text });
                 }
-                if let Some(event) = self.moved() {
+                if let Some(event) = self.position() {
                     return Some(event);
                 }
                 return Some(match self.ended.take()? {
@@ -284,22 +330,25 @@ impl Events {
             let outcome = self.outcome.as_mut()?;
             tokio::select! {
                 biased;
-                Some(text) = self.notes.recv() => return Some(Event::Note { text }),
+                Some(text) = self.notes.recv() => {
+                    // What it speaks of comes first.
+                    self.moved.extend(self.parts.moved());
+                    self.moved.push_back(Event::Note { text });
+                }
                 ended = outcome => {
                     self.outcome = None;
                     self.ended = Some(ended.unwrap_or_else(|_| Err("it was given up".to_owned())));
                 }
                 _ = self.tick.tick() => {
-                    if let Some(event) = self.moved() {
-                        return Some(event);
-                    }
+                    self.moved.extend(self.parts.moved());
+                    self.moved.extend(self.position());
                 }
             }
         }
     }
 
     /// The position, if it was told since the last look.
-    fn moved(&self) -> Option<Event> {
+    fn position(&self) -> Option<Event> {
         let position = &self.position;
         position.told.swap(false, Ordering::Acquire).then(|| {
             let total = position.total.load(Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //! | 7 | `api` | the HTTP front: routes, answers, errors |
 //! | 6 | `preserve` | what must still be here tomorrow: drills, bundles |
 //! | 6 | `registry` | the one door to content: which repository a client means |
+//! | 6 | `preserve` | what must still be there tomorrow: warm lists, pins |
 //! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
 //! | 4 | `repository` | what a repository holds: links, manifests, tags |
 //! | 3 | `upstream` | the client of other registries |

@@ -64,6 +64,7 @@ impl Cache {
             blob: found.blob,
             here: found.here,
             eviction: found.eviction,
+            pinned: found.pinned,
         })
     }
 
@@ -261,7 +262,7 @@ impl Cache {
 }
 
 /// Prefix, name and tag or digest, as a person would write it for this cache.
-pub(super) fn written(place: &Place, reference: &Reference) -> String {
+pub fn written(place: &Place, reference: &Reference) -> String {
     match reference {
         Reference::Tag(tag) => format!("{}:{tag}", place.key),
         Reference::Digest(digest) => format!("{}@{digest}", place.key),

@@ -8,7 +8,8 @@ use crate::storage::{self, Index, ManifestRow};
 use super::error::Error;
 use super::inflight::Opened;
 use super::negative::Missing;
-use super::report::{BlobReport, EvictionCost, Here, ManifestReport, State};
+use super::pins::pinned;
+use super::report::{BlobReport, EvictionCost, Here, ManifestReport, Pinned, State};
 use super::{Cache, Place};
 
 /// Indexes within indexes are followed so deep.
@@ -24,6 +25,7 @@ pub(super) struct Found {
     pub(super) blob: Option<BlobReport>,
     pub(super) here: Here,
     pub(super) eviction: EvictionCost,
+    pub(super) pinned: Option<Pinned>,
 }
 
 impl Cache {
@@ -55,6 +57,7 @@ impl Cache {
                     found: Found::default(),
                 };
                 look.root(&digest)?;
+                look.found.pinned = pinned(index, &digest)?;
                 look.sharing()?;
                 Ok(look.found)
             })

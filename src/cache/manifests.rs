@@ -37,6 +37,9 @@ impl Cache {
             return Box::pin(self.fetch(place, Reference::Tag(tag.clone()))).await;
         };
         if judge(place, tag, &state, None) == Verdict::Fresh {
+            if place.upstream.config().refresh_ahead {
+                self.shared.heat.asked(place, tag, &state);
+            }
             return self.pointed_at(place, &state, CacheStatus::HIT).await;
         }
         // Boxed, like all that is not the warm path: its size would be every request's size.
@@ -111,12 +114,14 @@ impl Cache {
             .check(place, Missing::Manifest(reference.clone()))?;
         let shared = self.shared.clone();
         let (its, wanted) = (place.clone(), reference.clone());
-        let work = || async move { shared.fetch_if_missing(&its, &wanted).await };
-        let (manifest, collapsed) = self
-            .shared
-            .fetches
-            .run((place.key.clone(), reference), work)
-            .await;
+        let work = move || async move { shared.fetch_if_missing(&its, &wanted).await };
+        let key = (place.key.clone(), reference);
+        let (mut manifest, mut collapsed) = self.shared.fetches.run(key.clone(), work.clone()).await;
+        // Work that nobody waited for may have been refused what we are given.
+        let refused = |error: &Error| matches!(error.kind, ErrorKind::RateLimited { .. });
+        if collapsed && matches!(&manifest, Some(Err(error)) if refused(error)) {
+            (manifest, collapsed) = self.shared.fetches.run(key, work).await;
+        }
         let manifest =
             manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up")))?;
         Ok(Answer::new(manifest, CacheStatus::miss(collapsed)))

@@ -6,12 +6,14 @@
 mod access;
 mod blobs;
 mod bring;
+mod current;
 mod error;
 mod eviction;
 mod fill;
 mod follow;
 mod freshness;
 mod heal;
+mod heat;
 mod hold;
 mod inflight;
 mod inspect;
@@ -21,6 +23,7 @@ mod look;
 mod manifests;
 mod negative;
 mod offline;
+mod pins;
 mod places;
 mod purge;
 mod referrers;
@@ -49,10 +52,13 @@ use crate::upstream::{Access, Errand, Offline, Purpose, Upstream};
 
 pub use access::PULLS_KEPT;
 pub use bring::{Bring, Bringing, BroughtManifest};
+pub use current::Current;
 pub use error::{Error, ErrorKind};
 pub use eviction::Evicted;
 pub use freshness::Verdict;
+pub use heat::{Ahead, HotTag};
 pub use hold::Hold;
+pub use inspect::written;
 pub use listings::TagsPage;
 pub use offline::offline_at_start;
 pub use places::Places;
@@ -153,6 +159,7 @@ struct Shared {
     troubled: revalidate::Troubled,
     /// The one of all upstreams.
     offline: Offline,
+    heat: heat::Heat,
 }
 
 /// How long stopped fills may take to leave.
@@ -187,6 +194,7 @@ impl Cache {
             visibility: Visibility::default(),
             troubled: revalidate::Troubled::default(),
             offline,
+            heat: heat::Heat::default(),
         };
         Self {
             shared: Arc::new(shared),

@@ -46,7 +46,11 @@ impl Cache {
                 let here = shared.linked_manifest(place, digest).await?.is_some();
                 purged.removed = here;
                 if here && !with_content {
-                    shared.repositories.remove_manifest(digest).await?;
+                    purged.kept = shared.needed(digest, reference).await?;
+                    purged.removed = purged.kept.is_none();
+                    if purged.removed {
+                        shared.repositories.remove_manifest(digest).await?;
+                    }
                 }
                 here.then_some(*digest)
             }

@@ -63,11 +63,7 @@ impl Cache {
         state: TagState,
         told: &mut Refreshed,
     ) -> Result<(), Error> {
-        let shared = self.shared.clone();
-        let work = || shared.revalidate(place.clone(), tag.clone(), state);
-        let key = (place.key.clone(), tag.clone());
-        let (ended, _) = self.shared.revalidations.run(key, work).await;
-        match ended.unwrap_or_else(|| Err(given_up())) {
+        match self.revalidate_now(place, tag, state).await {
             Ok(Revalidated::Unchanged(state)) => told.to = Some(state.digest.to_string()),
             Ok(Revalidated::Moved(manifest)) => {
                 told.outcome = RefreshOutcome::Moved;

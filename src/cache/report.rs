@@ -70,6 +70,21 @@ pub struct Explanation {
     pub here: Here,
     /// What evicting it would cost.
     pub eviction: EvictionCost,
+    /// Why it is never evicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
+}
+
+/// The pin that keeps something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// By which names: `docker-hub/library/nginx:1.27`, or with `@sha256:...`.
+    pub names: Vec<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// The digest that is pinned, when it is that of an index which names this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// A tag as last confirmed.
@@ -278,6 +293,9 @@ pub struct Status {
     pub content: Content,
     /// The room that this takes.
     pub room: Room,
+    /// What of it is pinned.
+    #[serde(default)]
+    pub pins: PinTotals,
     /// Requests that have ended since the start, by what the cache did for them.
     pub answers: Answers,
     /// Downloads in progress.
@@ -307,6 +325,70 @@ pub struct Content {
     pub manifests: u64,
     /// Tags.
     pub tags: u64,
+}
+
+/// `GET /api/pins`: what is never evicted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// All together.
+    #[serde(flatten)]
+    pub totals: PinTotals,
+    /// Each, by its names.
+    #[serde(rename = "pinned")]
+    pub pins: Vec<Pin>,
+}
+
+/// All pins together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinTotals {
+    /// Manifests and indexes that are pinned.
+    pub pins: u64,
+    /// Bytes here that they keep, each content counted once.
+    pub bytes: u64,
+    /// Bytes that all of it has.
+    pub of_bytes: u64,
+    /// The room that there is for blobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Whether all of it is more than that.
+    pub too_large: bool,
+}
+
+/// A pinned image or index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// What is pinned.
+    pub digest: String,
+    /// By which names: a pin by tag follows the tag.
+    pub names: Vec<String>,
+    /// Whether only lists of the configuration (`[[warm]]` with `pin`) pin it.
+    pub listed: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether it is here, with the config and layers of all its images that are here.
+    pub state: State,
+    /// Manifests that are here, an index's children among them.
+    pub manifests: u64,
+    /// Of the blobs that these name, those that are here.
+    pub blobs: u64,
+    /// Blobs that they name.
+    pub of_blobs: u64,
+    /// Bytes that are here.
+    pub bytes: u64,
+    /// Bytes that all of it has.
+    pub of_bytes: u64,
+}
+
+/// `POST /api/unpin`: what was unpinned, for each reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unpinned {
+    /// The reference as it was understood.
+    pub reference: String,
+    /// Whether it was pinned by this name.
+    pub unpinned: bool,
+    /// The names that keep it pinned all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub still_by: Vec<String>,
 }
 
 /// Room on the disk, in bytes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference, Tag};
 use crate::repository::{Key, StoredManifest, TagState};
-use crate::upstream;
+use crate::upstream::{self, Purpose};
 
 use super::error::{Error, ErrorKind};
 use super::freshness::{self, Jitter, Known, LEFT_ALONE, MOST_LEFT_ALONE, Verdict};
@@ -81,6 +81,12 @@ pub(super) fn judge(place: &Place, tag: &Tag, state: &TagState, trouble: Option<
     freshness::judge(&known, Timestamp::now(), place.freshness_of(tag), jitter)
 }
 
+/// Until when a tag that was confirmed is fresh.
+pub(super) fn fresh_until(place: &Place, tag: &Tag, state: &TagState) -> Timestamp {
+    let ttl = place.freshness_of(tag).tag_ttl;
+    state.validated_at.after(Jitter::of(&place.key, tag).shorten(ttl))
+}
+
 impl Shared {
     /// Asks the upstream, and notes what came of it: here, because whoever waits may leave.
     pub(super) async fn revalidate(
@@ -95,6 +101,10 @@ impl Shared {
             Ok(_) => self.troubled.forget(&place, &tag),
             // Online again, it is asked at once.
             Err(error) if error.kind == ErrorKind::Offline => {}
+            // What is refused to work that nobody waits for may still be given to a client.
+            Err(error)
+                if place.purpose == Purpose::Background
+                    && matches!(error.kind, ErrorKind::RateLimited { .. }) => {}
             Err(error) => {
                 let span = freshness::left_alone_for(error);
                 self.troubled.note(&place, &tag, span, error.upstream_status);
@@ -177,7 +187,7 @@ impl Shared {
     }
 
     /// The upstream says that the tag points at `digest`, which is here.
-    fn confirm_tag(&self, place: &Place, tag: &Tag, digest: Digest) -> TagState {
+    pub(super) fn confirm_tag(&self, place: &Place, tag: &Tag, digest: Digest) -> TagState {
         let confirmed = TagState {
             digest,
             validated_at: Timestamp::now(),

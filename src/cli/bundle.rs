@@ -14,9 +14,10 @@ use crate::preserve::{BundleExport, BundleImport, ExportOptions, Exported};
 use crate::transfer::Export as _;
 
 use super::admin::Told;
+use super::bars::Bars;
 use super::client::{CallError, Client};
 use super::complain;
-use super::job::{Bar, Watch};
+use super::job::Watch;
 use super::preserve;
 
 /// Bytes that are read at a time, and pieces that wait for the daemon.
@@ -82,7 +83,7 @@ fn words(told: &str, json: bool) -> String {
 /// Writes a bundle; gives what the daemon says of it.
 async fn write(config: &Config, options: &ExportOptions, out: &mut impl Write) -> Result<String, CallError> {
     let client = Client::new(config);
-    let mut bar = Bar::new(io::stderr().is_terminal());
+    let mut bars = Bars::new(io::stderr().is_terminal());
     let (mut about, total, mut done) = (String::new(), Cell::new(None), 0);
     client
         .take_away(
@@ -94,7 +95,7 @@ async fn write(config: &Config, options: &ExportOptions, out: &mut impl Write) -
             },
             |piece| {
                 done += piece.len() as u64;
-                bar.show(&Event::Progress {
+                bars.show(&Event::Progress {
                     done,
                     total: total.get(),
                     unit: Unit::Bytes,
@@ -104,7 +105,7 @@ async fn write(config: &Config, options: &ExportOptions, out: &mut impl Write) -
         )
         .await?;
     out.flush().map_err(CallError::Local)?;
-    bar.end();
+    bars.end();
     Ok(about)
 }
 

@@ -4,12 +4,14 @@
 //! running, 77 its socket is not ours to use (sysexits' EX_USAGE, EX_UNAVAILABLE, EX_NOPERM).
 
 mod admin;
+mod bars;
 mod bundle;
 mod client;
 mod done;
 pub mod job;
 mod offline;
 mod preserve;
+mod pulls;
 mod show;
 
 use std::io::Write as _;
@@ -29,6 +31,8 @@ use crate::preserve::{Drill, DrillOptions, ExportOptions};
 
 pub use admin::Told;
 pub use client::CallError;
+
+use pulls::{PinArguments, PullArguments, UnpinArguments};
 
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -66,6 +70,16 @@ enum Command {
     /// Carry images with all that they need to a cache that nothing reaches, as an OCI layout in a tar archive
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Bring images in now, as a client's pull would: what is here is not fetched again
+    Pull(PullArguments),
+    /// Run the lists of [[warm]] now
+    Warm(DaemonArguments),
+    /// Never evict these images; what is not here is pulled first. A pin by tag follows the tag. Without REF: list them
+    Pin(PinArguments),
+    /// Take pins away; nothing is evicted before room is needed
+    Unpin(UnpinArguments),
+    /// What is pinned, and how much that is
+    Pins(DaemonArguments),
     /// Make room now: the images that are worth least go, until SIZE is free
     Evict(EvictArguments),
     /// Hash all blobs and manifests again now: what is rotten is put aside, and fetched again
@@ -289,6 +303,17 @@ pub fn run() -> ExitCode {
         Command::Bundle(BundleCommand::Import(arguments)) => ask(&arguments.daemon, async |config| {
             bundle::import(config, &arguments.file, arguments.daemon.json).await
         }),
+        Command::Pull(arguments) => ask(&arguments.daemon, async |config| {
+            pulls::pull(config, &arguments).await
+        }),
+        Command::Warm(daemon) => ask(&daemon, async |config| pulls::warm(config, daemon.json).await),
+        Command::Pin(arguments) => ask(&arguments.daemon, async |config| {
+            pulls::pin(config, &arguments).await
+        }),
+        Command::Unpin(arguments) => ask(&arguments.daemon, async |config| {
+            pulls::unpin(config, &arguments).await
+        }),
+        Command::Pins(daemon) => ask(&daemon, async |config| pulls::pins(config, daemon.json).await),
         Command::Evict(EvictArguments { size, daemon }) => ask(&daemon, async |config| {
             let options = EvictOptions { bytes: size.as_u64() };
             job::run(config, Evict::NAME, &options, daemon.json, done::evicted).await

@@ -7,21 +7,21 @@ use crate::config::StorageConfig;
 use crate::job::{Event, Unit};
 use crate::storage::{self, Rebuilt};
 
-use super::job::Bar;
+use super::bars::Bars;
 use super::show::{bytes, count};
 use super::{complain, say};
 
 /// `wharfinger rebuild-index`
 pub(super) fn rebuild_index(config: &StorageConfig, verify: bool, json: bool) -> ExitCode {
-    let mut bar = Bar::new(!json && std::io::stderr().is_terminal());
+    let mut bars = Bars::new(!json && std::io::stderr().is_terminal());
     let rebuilt = storage::rebuild(config, verify, |done, total| {
-        bar.show(&Event::Progress {
+        bars.show(&Event::Progress {
             done,
             total: Some(total),
             unit: Unit::Bytes,
         });
     });
-    bar.end();
+    bars.end();
     match rebuilt {
         Ok(rebuilt) if json => match serde_json::to_string(&rebuilt) {
             Ok(text) => {

@@ -8,10 +8,10 @@ use crate::cache::report::{
 };
 use crate::clock::Timestamp;
 
-use super::done;
+use super::{done, pulls};
 
 /// Rows in columns, each as wide as its widest cell; those of `right` are aligned to the right.
-fn table(rows: &[Vec<String>], indent: &str, right: &[usize]) -> String {
+pub(super) fn table(rows: &[Vec<String>], indent: &str, right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()
@@ -73,12 +73,12 @@ pub(super) fn count(of: u64, what: &str) -> String {
 }
 
 /// Algorithm and the first digits of a digest: enough for a person.
-fn short(digest: &str) -> &str {
+pub(super) fn short(digest: &str) -> &str {
     let end = digest.find(':').map_or(0, |at| at + 1) + 12;
     digest.get(..end).unwrap_or(digest)
 }
 
-fn of(part: u64, whole: u64) -> String {
+pub(super) fn of(part: u64, whole: u64) -> String {
     if part == whole {
         bytes(whole)
     } else {
@@ -86,7 +86,7 @@ fn of(part: u64, whole: u64) -> String {
     }
 }
 
-fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
@@ -184,6 +184,7 @@ pub(super) fn status(status: &Status) -> String {
             .join(", "),
         ],
         vec!["room".to_owned(), room(&status.room)],
+        vec!["pins".to_owned(), pulls::totals(&status.pins)],
         vec![
             "answers".to_owned(),
             format!(
@@ -305,6 +306,13 @@ pub(super) fn explanation(told: &Explanation) -> String {
             let _ = write!(line, ", but {} of it stays for other images", bytes(shared));
         }
         lines.push(cells(["eviction", &line]));
+    }
+    if let Some(pinned) = &told.pinned {
+        let mut line = format!("never evicted, pinned by {}", pinned.names.join(", "));
+        if let Some(index) = &pinned.by {
+            let _ = write!(line, " as part of {}", short(index));
+        }
+        lines.push(cells(["pin", &line]));
     }
     text.push_str(&table(&lines, "  ", &[]));
     let mut rows = Vec::new();

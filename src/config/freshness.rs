@@ -235,7 +235,7 @@ pub(super) fn read_rules(
 }
 
 /// A pattern for tags (`[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`, OCI distribution-spec, "Pulling manifests").
-fn tag_pattern(text: &str) -> Result<String, String> {
+pub(super) fn tag_pattern(text: &str) -> Result<String, String> {
     let in_tag = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     check_pattern(text, 128, in_tag, "tag")?;
     if text.starts_with(['.', '-']) {

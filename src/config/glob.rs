@@ -1,5 +1,5 @@
 //! Patterns with `*`, for tags and repositories: simple enough that nobody has to look their meaning up. Used by the
-//! rules in `freshness`.
+//! rules in `freshness`, and by `images`.
 
 /// A pattern in which each `*` stands for any characters, `/` included, or none; all else stands for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub(super) const CACHE: &[&str] = &[
     "gone_ttl",
     "finish_fill",
     "offline",
+    "refresh_ahead",
     "tag_rule",
 ];
 /// Keys of each `[[cache.tag_rule]]` and `[[upstream.<prefix>.tag_rule]]`.
@@ -71,10 +72,13 @@ pub(super) const UPSTREAM: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "refresh_ahead",
     "tag_rule",
 ];
 /// Keys of each `[[upstream.<prefix>.bandwidth_window]]`.
 pub(super) const BANDWIDTH_WINDOW: &[&str] = &["days", "from", "to", "bandwidth"];
+/// Keys of each `[[warm]]`.
+pub(super) const WARM: &[&str] = &["images", "platforms", "schedule", "every", "pin"];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
 
@@ -88,14 +92,15 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
-/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule`, `upstream.<prefix>.mirrors` and
-/// `upstream.<prefix>.bandwidth_window`.
+/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule`, `upstream.<prefix>.mirrors`,
+/// `upstream.<prefix>.bandwidth_window` and `warm`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const TABLES: [(&str, &[&str]); 4] = [
+    const TABLES: [(&str, &[&str]); 5] = [
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),
         ("upstream.<prefix>.mirrors", MIRROR),
         ("upstream.<prefix>.bandwidth_window", BANDWIDTH_WINDOW),
+        ("warm", WARM),
     ];
     SECTIONS
         .iter()

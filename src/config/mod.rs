@@ -7,6 +7,7 @@ mod credentials;
 mod fault;
 mod freshness;
 mod glob;
+mod images;
 mod keys;
 mod mirror;
 mod reader;
@@ -16,6 +17,7 @@ mod source;
 mod tests;
 mod upstream;
 mod value;
+mod warm;
 
 use std::path::{Path, PathBuf};
 
@@ -24,11 +26,13 @@ pub use credentials::{Credentials, Secret};
 pub use fault::{ConfigFaults, Fault};
 pub use freshness::{Freshness, TagRule};
 pub use glob::Glob;
+pub use images::ImagePattern;
 pub use keys::known_keys;
 pub use mirror::{Mirror, Rewrite};
 pub use sections::{CacheConfig, LogConfig, LogFormat, ServerConfig, StorageConfig};
 pub use upstream::{FinishFill, UpstreamConfig};
 pub use value::HumanDuration;
+pub use warm::{Schedule, WarmList, When};
 
 use sections::CacheDraft;
 use source::{Origin, Sources, VARIABLE_PREFIX};
@@ -47,6 +51,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// The upstreams that are enabled, sorted by prefix. No two share a host.
     pub upstreams: Vec<UpstreamConfig>,
+    /// The lists of images that are kept warm, in their order.
+    pub warm: Vec<WarmList>,
     /// The log.
     pub log: LogConfig,
 }
@@ -120,6 +126,13 @@ impl Config {
         let cache = CacheDraft::read(sources.cache, base, &sources.origin, &mut faults);
         let drafts = upstream::read(sources.upstreams, &cache.defaults(), &mut faults);
         let cache = cache.finish(&drafts, &mut faults);
+        let warm = warm::read(
+            sources.warm,
+            &sources.origin,
+            &drafts,
+            cache.mirror.as_deref(),
+            &mut faults,
+        );
         let log = LogConfig::read(sources.log, &mut faults);
         if !faults.is_empty() {
             return Err(ConfigFaults::new(faults));
@@ -134,6 +147,7 @@ impl Config {
             storage,
             cache,
             upstreams,
+            warm,
             log,
         })
     }

@@ -194,6 +194,7 @@ pub(super) struct CacheDraft {
     freshness: Freshness,
     finish_fill: FinishFill,
     offline: bool,
+    refresh_ahead: bool,
     rules: Vec<RuleDraft>,
     /// The prefix and who named it; empty for none.
     mirror: Option<(String, Origin)>,
@@ -216,12 +217,14 @@ impl CacheDraft {
         let freshness = Spans::read(&mut reader).over(base);
         let finish_fill = FinishFill::read(&mut reader, FinishFill::default());
         let offline = reader.take("offline", Entry::boolean).unwrap_or(false);
+        let refresh_ahead = reader.take("refresh_ahead", Entry::boolean).unwrap_or(true);
         let tables = reader.take_entry("tag_rule", |entry| entry.tables("[[cache.tag_rule]]"));
         reader.finish();
         Self {
             freshness,
             finish_fill,
             offline,
+            refresh_ahead,
             rules: read_rules("cache", None, tables, faults),
             mirror,
         }
@@ -232,6 +235,7 @@ impl CacheDraft {
         Defaults {
             freshness: self.freshness,
             finish_fill: self.finish_fill,
+            refresh_ahead: self.refresh_ahead,
             rules: &self.rules,
         }
     }

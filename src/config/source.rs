@@ -118,6 +118,8 @@ pub(super) struct Sources {
     pub(super) log: Section,
     /// By prefix; the built-in ones are always there.
     pub(super) upstreams: BTreeMap<String, Section>,
+    /// The tables of `[[warm]]`, in their order.
+    pub(super) warm: Vec<toml::Table>,
     /// The file, or the environment when there is none: where a fault in a default is put.
     pub(super) origin: Origin,
 }
@@ -137,6 +139,7 @@ impl Sources {
             cache: section("cache"),
             log: section("log"),
             upstreams: BUILTINS.iter().map(|known| builtin(known.prefix)).collect(),
+            warm: Vec::new(),
             origin,
         }
     }
@@ -178,6 +181,19 @@ impl Sources {
                 ("upstream", toml::Value::Table(upstreams)) => {
                     self.read_upstreams(upstreams, &origin, faults);
                     continue;
+                }
+                ("warm", value) => {
+                    let entry = Entry {
+                        raw: Raw::Toml(value),
+                        origin: origin.clone(),
+                    };
+                    match entry.tables("[[warm]]") {
+                        Ok(tables) => {
+                            self.warm = tables;
+                            continue;
+                        }
+                        Err(reason) => reason,
+                    }
                 }
                 ("upstream", _) => "must be a table for each upstream: write [upstream.<prefix>]".to_owned(),
                 (_, value) => match (self.section(&name), value) {
@@ -251,6 +267,12 @@ impl Sources {
                 "tables are written in the file alone: a variable cannot hold them".to_owned(),
             ));
         }
+        if path.split("__").next() == Some("warm") {
+            return Err((
+                dotted,
+                "lists are written in the file alone, as [[warm]]: a variable cannot hold tables".to_owned(),
+            ));
+        }
         let Some((section_name, rest)) = path.split_once("__") else {
             return Err((
                 dotted,
@@ -314,7 +336,8 @@ impl Sources {
 fn unknown_section(name: &str) -> String {
     let sections = SECTIONS
         .iter()
-        .map(|(section, _)| section.split('.').next().unwrap_or(section));
+        .map(|(section, _)| section.split('.').next().unwrap_or(section))
+        .chain(["warm"]);
     if let Some((section, _)) = SECTIONS.iter().find(|(_, keys)| keys.contains(&name)) {
         return format!("unknown section; as a key it belongs under [{section}]");
     }

@@ -8,6 +8,7 @@ use super::*;
 
 mod faults;
 mod rules;
+mod warm;
 
 /// A self-signed certificate (P-256), for `ca_file`.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----

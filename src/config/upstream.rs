@@ -114,6 +114,8 @@ pub struct UpstreamConfig {
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
     pub finish_fill: FinishFill,
+    /// Revalidate tags that are asked for often before they fall due.
+    pub refresh_ahead: bool,
     /// The rules for single tags: its own, then those for all upstreams. The first that is about a tag holds.
     pub tag_rules: Vec<TagRule>,
 }
@@ -141,6 +143,7 @@ impl fmt::Debug for UpstreamConfig {
             .field("proxy", &self.proxy.as_ref().map(value::host_of))
             .field("freshness", &self.freshness)
             .field("finish_fill", &self.finish_fill)
+            .field("refresh_ahead", &self.refresh_ahead)
             .field("tag_rules", &self.tag_rules)
             .finish_non_exhaustive()
     }
@@ -186,6 +189,7 @@ pub(super) const BUILTINS: [Builtin; 5] = [
 pub(super) struct Defaults<'a> {
     pub(super) freshness: Freshness,
     pub(super) finish_fill: FinishFill,
+    pub(super) refresh_ahead: bool,
     pub(super) rules: &'a [RuleDraft],
 }
 
@@ -200,6 +204,13 @@ pub(super) struct Draft {
     hosts: Vec<String>,
     /// Who named the hosts; `None` when they are the built-in ones or the url's.
     hosts_from: Option<Origin>,
+}
+
+impl Draft {
+    /// The hosts that mean it.
+    pub(super) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
 }
 
 /// Reads every upstream and checks them against each other. Sorted by prefix.
@@ -306,6 +317,9 @@ fn read_one(
     let bandwidth = BandwidthConfig::read(&mut reader, &prefix);
     let freshness = Spans::read(&mut reader).over(defaults.freshness);
     let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
+    let refresh_ahead = reader
+        .take("refresh_ahead", Entry::boolean)
+        .unwrap_or(defaults.refresh_ahead);
     let tables = reader.take_entry("tag_rule", |entry| {
         entry.tables(&format!("[[upstream.{prefix}.tag_rule]]"))
     });
@@ -341,6 +355,7 @@ fn read_one(
         bandwidth,
         freshness,
         finish_fill,
+        refresh_ahead,
         tag_rules,
     });
     Draft {

@@ -10,6 +10,7 @@ mod link;
 mod manifest;
 mod media_type;
 mod name;
+mod platform;
 mod range;
 
 pub use challenge::{Challenge, parse_challenges};
@@ -20,4 +21,5 @@ pub use link::next_link;
 pub use manifest::{Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, referrers_fallback_tag};
 pub use media_type::{ACCEPT_MANIFESTS, MediaType, OCI_INDEX};
 pub use name::{NameError, Reference, RepositoryName, Tag};
+pub use platform::{PlatformError, WantedPlatform};
 pub use range::{ByteRange, ContentRange, RangeHeader, Span};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::cache::Error;
-use crate::cache::report::{Answers, Explanation, OfflineReport, Purged, Refreshed, Status};
+use crate::cache::report::{Answers, Explanation, OfflineReport, Pins, Purged, Refreshed, Status, Unpinned};
 
 use super::Registry;
 
@@ -37,6 +37,24 @@ impl Registry {
         }
     }
 
+    /// What is pinned.
+    pub async fn pins(&self) -> Result<Pins, Error> {
+        self.cache.pins().await
+    }
+
+    /// Takes pins away, by the references that were pinned. None, when one of these is none.
+    pub async fn unpin(&self, texts: &[String]) -> Result<Vec<Unpinned>, Error> {
+        let found: Vec<_> = texts
+            .iter()
+            .map(|text| self.find(text))
+            .collect::<Result<_, _>>()?;
+        let mut told = Vec::with_capacity(found.len());
+        for (repository, reference) in found {
+            told.push(self.cache.unpin(&repository.place, &reference).await?);
+        }
+        Ok(told)
+    }
+
     /// How it stands: what is kept, what is being fetched, how the upstreams are. The caller knows how long it runs,
     /// where, and what it answered.
     pub async fn status(&self, uptime: Duration, data_dir: &str, answers: Answers) -> Result<Status, Error> {
@@ -49,6 +67,7 @@ impl Registry {
             data_dir: data_dir.to_owned(),
             content,
             room: self.cache.room().await?,
+            pins: self.cache.pins().await?.totals,
             answers,
             fills: self.cache.fills(),
             upstreams: upstreams

@@ -39,8 +39,8 @@ pub use growing::{Growing, NEAR, Want};
 pub use hasher::Hasher;
 pub use held::StoredBlob;
 pub use index::{
-    BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinRow, Proof, ReferrersRow, Removed, TagRow,
-    Totals, Unit, UnitKey, UnitKind, UseRow,
+    BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinName, PinRow, Proof, ReferrersRow, Removed,
+    TagRow, Totals, Unit, UnitKey, UnitKind, UseRow,
 };
 pub use ingest::Ingest;
 pub use notes::Notes;

@@ -94,6 +94,23 @@ impl Tail {
         self.growing.update(self.id, true, |reader| reader.want = want);
     }
 
+    /// Waits until the blob is whole and verified, reading nothing; `tell` hears how much is here. Whether it is kept: when it
+    /// turns out not to be, who reads nothing would only hold it up, and is told at once.
+    pub async fn whole(&mut self, mut tell: impl FnMut(u64)) -> Result<bool, ReadError> {
+        loop {
+            {
+                let progress = self.receiver.borrow_and_update();
+                match &progress.end {
+                    Some(Ok(())) => return Ok(progress.window.is_none()),
+                    Some(Err(reason)) => return Err(ReadError::Broken(reason.clone())),
+                    None if progress.window.is_some() => return Ok(false),
+                    None => tell(progress.extents.total()),
+                }
+            }
+            self.receiver.changed().await.map_err(|_| given_up())?;
+        }
+    }
+
     /// Waits until the size is known; that may take until the end.
     pub async fn settle_size(&mut self) -> Result<u64, ReadError> {
         let settled = |progress: &Progress| progress.size.is_some() || matches!(progress.end, Some(Err(_)));

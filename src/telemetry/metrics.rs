@@ -13,6 +13,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use super::preserve_metrics::PreserveMetrics;
 use super::storage_metrics::StorageMetrics;
 use super::upstream_metrics::{FillMetrics, UpstreamMetrics, Upstreams};
 
@@ -51,6 +52,8 @@ pub struct Metrics {
     offline: IntGauge,
     /// What happens to what is kept.
     pub storage: StorageMetrics,
+    /// What is done so that things are here tomorrow.
+    pub preserve: PreserveMetrics,
     process_start: IntGauge,
     upstreams: Upstreams,
     by_prefix: RwLock<HashMap<Box<str>, Arc<UpstreamMetrics>>>,
@@ -96,6 +99,7 @@ impl Metrics {
             "Whether nothing is asked of any upstream: 1 or 0.",
         );
         let storage = StorageMetrics::new(&family);
+        let preserve = PreserveMetrics::new(&family);
         let upstreams = Upstreams {
             response_bytes: family.counters(
                 "wharfinger_response_bytes_total",
@@ -162,6 +166,7 @@ impl Metrics {
             fills_running,
             offline,
             storage,
+            preserve,
             process_start,
             upstreams,
             by_prefix: RwLock::default(),

@@ -6,11 +6,13 @@ mod access_log;
 mod line;
 mod logging;
 mod metrics;
+mod preserve_metrics;
 mod storage_metrics;
 mod upstream_metrics;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogGuard, Ending};
 pub use logging::{LogGuard, LoggingError, start_logging};
 pub use metrics::{Metrics, Word};
+pub use preserve_metrics::PreserveMetrics;
 pub use storage_metrics::StorageMetrics;
 pub use upstream_metrics::{FillMetrics, Health, UpstreamMetrics};

@@ -121,6 +121,9 @@ fn full_says_every_key() {
                 "upstream.<prefix>",
                 value["docker-hub"].as_table().expect("table"),
             );
+        } else if let Some(tables) = value.as_array() {
+            let tables = tables.iter().map(|table| table.as_table().expect("table"));
+            tables.for_each(|table| say(section, table));
         } else {
             say(section, value.as_table().expect("table"));
         }

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
 mod admin;
+mod ahead;
 mod answer_time;
 mod bandwidth;
 mod bundle;
@@ -36,6 +37,8 @@ mod negative;
 mod offline;
 mod operate;
 mod parallel;
+mod pins;
+mod pull;
 mod purge;
 mod range;
 mod rebuild;
@@ -55,4 +58,5 @@ mod turns;
 mod upstream_auth;
 mod verify;
 mod visibility;
+mod warm;
 mod zoo;

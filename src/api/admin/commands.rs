@@ -1,4 +1,4 @@
-//! What is answered at once: status, explain, refresh, purge and offline.
+//! What is answered at once: status, explain, refresh, purge, pins and offline.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -38,6 +38,13 @@ struct Purge {
 #[serde(deny_unknown_fields)]
 struct Switch {
     offline: bool,
+}
+
+/// What is to be unpinned.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unpin {
+    refs: Vec<String>,
 }
 
 pub(super) async fn offline(asking: &mut Asking<'_>, turn: Turn) -> Result<Reply, Failure> {
@@ -93,6 +100,21 @@ pub(super) async fn purge(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
         freed = told.freed.map(|freed| freed.bytes),
         "purged by an operator"
     );
+    reply(&told)
+}
+
+pub(super) async fn pins(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
+    let told = asking.shared.registry.pins().await;
+    reply(&told.map_err(Failure::Registry)?)
+}
+
+pub(super) async fn unpin(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
+    let Unpin { refs } = request::json(asking).await?;
+    let told = asking.shared.registry.unpin(&refs).await;
+    let told = told.map_err(Failure::Registry)?;
+    for unpinned in told.iter().filter(|told| told.unpinned) {
+        tracing::info!(reference = unpinned.reference, "unpinned by an operator");
+    }
     reply(&told)
 }
 

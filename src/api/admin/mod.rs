@@ -8,6 +8,8 @@
 //! | `POST /api/refresh` with `{"ref": REF}` | [`registry::report::Refreshed`](crate::registry::report::Refreshed) |
 //! | `POST /api/purge` with `{"ref": REF}` | [`registry::report::Purged`](crate::registry::report::Purged) |
 //! | `GET /api/offline`, `POST` with `{"offline": true}` | [`registry::report::OfflineReport`](crate::registry::report::OfflineReport) |
+//! | `GET /api/pins` | [`registry::report::Pins`](crate::registry::report::Pins) |
+//! | `POST /api/unpin` with `{"refs": [REF]}` | a list of [`registry::report::Unpinned`](crate::registry::report::Unpinned) |
 //! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
 //!
 //! Errors have the distribution spec's form. Over TCP a request has to pass [`access`].
@@ -44,6 +46,8 @@ pub(super) enum AdminRoute {
     Purge,
     /// Asked, or to be turned.
     Offline(Turn),
+    Pins,
+    Unpin,
     /// Any other name: a job, if there is one of that name.
     Job(Box<str>),
 }
@@ -59,6 +63,8 @@ impl AdminRoute {
             "purge" => Self::Purge,
             "offline" if *method == Method::POST => Self::Offline(Turn::Write),
             "offline" => Self::Offline(Turn::Read),
+            "pins" => Self::Pins,
+            "unpin" => Self::Unpin,
             // As a host before it, which gets the answer of an unknown one.
             "v2" => return None,
             _ if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
@@ -66,7 +72,10 @@ impl AdminRoute {
             }
             _ => return None,
         };
-        let reads = matches!(route, Self::Status | Self::Explain | Self::Offline(Turn::Read));
+        let reads = matches!(
+            route,
+            Self::Status | Self::Explain | Self::Pins | Self::Offline(Turn::Read)
+        );
         Some(match *method {
             Method::GET | Method::HEAD if reads => Ok(route),
             Method::POST if !reads => Ok(route),
@@ -93,6 +102,8 @@ pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Resul
         AdminRoute::Refresh => commands::refresh(asking).await,
         AdminRoute::Purge => commands::purge(asking).await,
         AdminRoute::Offline(turn) => commands::offline(asking, *turn).await,
+        AdminRoute::Pins => commands::pins(asking).await,
+        AdminRoute::Unpin => commands::unpin(asking).await,
         AdminRoute::Job(name) => jobs::start(asking, name).await,
     }
 }

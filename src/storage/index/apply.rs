@@ -36,7 +36,7 @@ pub(super) struct Applier<'t> {
     pub(super) tags: Rows<'t>,
     pub(super) links: Rows<'t>,
     referrers: Rows<'t>,
-    pins: Rows<'t>,
+    pub(super) pins: Rows<'t>,
     uses: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
@@ -137,6 +137,9 @@ impl<'t> Applier<'t> {
             }
             Action::PutPin(digest, row) => self.pins.put(&digest.to_key(), &row.encode()),
             Action::RemovePin(digest) => self.pins.remove(&digest.to_key()).map(drop),
+            Action::PinTag(repository, tag, name, at) => self.pin_tag(repository, tag, name, *at),
+            Action::PinDigest(digest, name, at) => self.pin(digest, name.clone(), *at),
+            Action::Unpin(name) => self.unpin(name),
             Action::PutMeta(name, value) => self.put_meta(name, value),
         }
     }
@@ -353,10 +356,16 @@ impl<'t> Applier<'t> {
     }
 
     fn put_tag(&mut self, key: &[u8], row: &TagRow) -> Result<(), Error> {
-        if let Some(old) = self.tags.get::<TagRow>(key)?
+        let old = self.tags.get::<TagRow>(key)?;
+        if let Some(old) = &old
             && old.digest != row.digest
         {
-            self.remove_tagged(key, &old)?;
+            self.remove_tagged(key, old)?;
+        }
+        if old.is_none_or(|old| old.digest != row.digest)
+            && let (Some((repository, tag)), Ok(digest)) = (split_tag(key), row.digest.parse())
+        {
+            self.move_pin(&format!("{repository}:{tag}"), &digest)?;
         }
         self.tags.put(key, &row.encode())?;
         self.derive_tag(key, row)

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Kind, Manifest, Reference, Tag};
 
-use super::records::{BlobRow, LinkRow, ManifestRow, PinRow, ReferrersRow, TagRow, UnitKind, UseRow};
+use super::records::{
+    BlobRow, LinkRow, ManifestRow, PinName, PinRow, ReferrersRow, TagRow, UnitKind, UseRow,
+};
 
 /// What the index has to know of a manifest beside its bytes.
 #[derive(Clone, Debug)]
@@ -66,6 +68,9 @@ pub(super) enum Action {
     RemoveUse(String, Reference),
     PutPin(Digest, PinRow),
     RemovePin(Digest),
+    PinTag(String, Tag, PinName, Timestamp),
+    PinDigest(Digest, PinName, Timestamp),
+    Unpin(String),
     PutMeta(String, Vec<u8>),
 }
 
@@ -146,7 +151,39 @@ impl Change {
         Self(Action::PutPin(*digest, row.clone()))
     }
 
-    /// A pin is taken away.
+    /// What a tag points at is never to be evicted, and what it points at later instead, when it moves. `listed`: a list of
+    /// the configuration says so, not an operator, whose word stands. Nothing, when the tag is not here.
+    pub fn pin_tag(repository: &str, tag: &Tag, listed: bool, platforms: &[String], at: Timestamp) -> Self {
+        let name = PinName {
+            name: format!("{repository}:{tag}"),
+            listed,
+            platforms: platforms.to_vec(),
+        };
+        Self(Action::PinTag(repository.to_owned(), tag.clone(), name, at))
+    }
+
+    /// A manifest of a repository is never to be evicted. Nothing, when it is not here.
+    pub fn pin_digest(
+        repository: &str,
+        digest: &Digest,
+        listed: bool,
+        platforms: &[String],
+        at: Timestamp,
+    ) -> Self {
+        let name = PinName {
+            name: format!("{repository}@{digest}"),
+            listed,
+            platforms: platforms.to_vec(),
+        };
+        Self(Action::PinDigest(*digest, name, at))
+    }
+
+    /// A name ([`PinName`](super::PinName)) pins nothing any more.
+    pub fn unpin(name: &str) -> Self {
+        Self(Action::Unpin(name.to_owned()))
+    }
+
+    /// A pin is taken away, by whatever names.
     pub fn remove_pin(digest: &Digest) -> Self {
         Self(Action::RemovePin(*digest))
     }

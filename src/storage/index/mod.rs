@@ -7,6 +7,7 @@ mod backend;
 mod ballast;
 mod change;
 mod keys;
+mod pins;
 mod queries;
 mod records;
 mod restore;
@@ -27,8 +28,8 @@ use redb::ReadTransaction;
 
 pub use change::{Change, Outline, Removed};
 pub use records::{
-    BlobRow, LinkRow, ManifestRow, PinRow, Proof, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitKind,
-    UseRow,
+    BlobRow, LinkRow, ManifestRow, PinName, PinRow, Proof, ReferrersRow, TagRow, Totals, Unit, UnitKey,
+    UnitKind, UseRow,
 };
 
 use crate::clock::Timestamp;

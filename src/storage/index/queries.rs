@@ -148,19 +148,24 @@ impl Index {
 
     /// Whether a manifest or blob is pinned, or something here that needs it.
     pub fn is_pinned(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.pinned_by(digest)?.is_some())
+    }
+
+    /// The pin that keeps a manifest or blob: its own, or that of something here that needs it.
+    pub fn pinned_by(&self, digest: &Digest) -> Result<Option<(Digest, PinRow)>, Error> {
         let mut wanted = vec![*digest];
         for _ in 0..=MOST_NESTED {
             let mut parents = Vec::new();
             for digest in &wanted {
-                if self.pin(digest)?.is_some() {
-                    return Ok(true);
+                if let Some(pin) = self.pin(digest)? {
+                    return Ok(Some((*digest, pin)));
                 }
                 parents.extend(self.needed_by(digest, MOST_PARENTS)?);
             }
             parents.truncate(MOST_PARENTS);
             wanted = parents;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The pin of a manifest or blob itself.

@@ -137,6 +137,9 @@ pub struct PinRow {
     /// What the operator said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// By which names it was pinned. The last that goes takes the pin with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<PinName>,
 }
 
 impl Json for PinRow {}
@@ -163,6 +166,19 @@ impl Record for UseRow {
             digest: Digest::from_key(digest)?,
         })
     }
+}
+
+/// A name by which something is pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinName {
+    /// `repository:tag`, which the pin follows when the tag moves, or `repository@digest`.
+    pub name: String,
+    /// Whether a list of the configuration pins it, rather than an operator.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub listed: bool,
+    /// For which platforms it is to be here, as people write them; `all` for whatever there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
 }
 
 /// What a unit of eviction is.

@@ -295,6 +295,7 @@ async fn an_index_is_childless_when_its_last_child_goes() {
     let pin = PinRow {
         pinned_at: Timestamp(1),
         note: None,
+        names: Vec::new(),
     };
     scene.commit(vec![Change::put_pin(&digest(9), &pin)]).await;
     assert!(scene.index.is_pinned(&digest(9)).unwrap());
@@ -310,6 +311,108 @@ async fn an_index_is_childless_when_its_last_child_goes() {
     assert_eq!(scene.index.child(&digest(9)).unwrap(), None);
     let removed = scene.commit(vec![Change::remove_manifest(&digest(9))]).await;
     assert_eq!(removed.links, [("a".to_owned(), digest(1))]);
+}
+
+/// What each pinned digest is pinned by.
+fn pinned(index: &Index) -> Vec<(u8, Vec<String>)> {
+    let pins = index.pins_after(None, 100).unwrap();
+    let names = |row: PinRow| row.names.into_iter().map(|had| had.name).collect();
+    pins.into_iter()
+        .map(|(digest, row)| (digest.hash()[0], names(row)))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_pin_follows_its_tag() {
+    let scene = Scene::new();
+    let at = Timestamp(5);
+    scene
+        .commit(vec![
+            image(1, &[], 1),
+            image(2, &[], 1),
+            image(3, &[], 1),
+            Change::put_tag("a", &tag("x"), &tag_row(1)),
+            // Not here, so there is nothing to pin.
+            Change::pin_tag("a", &tag("y"), false, &[], at),
+            Change::pin_digest("a", &digest(9), false, &[], at),
+        ])
+        .await;
+    assert_eq!(pinned(&scene.index), []);
+    let by_digest = format!("a@{}", digest(1));
+    scene
+        .commit(vec![
+            Change::pin_tag("a", &tag("x"), false, &[], at),
+            Change::pin_digest("a", &digest(1), false, &[], at),
+            Change::pin_tag("a", &tag("x"), false, &[], at),
+        ])
+        .await;
+    assert_eq!(
+        pinned(&scene.index),
+        [(1, vec!["a:x".to_owned(), by_digest.clone()])]
+    );
+    // The tag moves: its pin goes with it, the other one stays.
+    scene
+        .commit(vec![Change::put_tag("a", &tag("x"), &tag_row(2))])
+        .await;
+    let both = [(1, vec![by_digest.clone()]), (2, vec!["a:x".to_owned()])];
+    assert_eq!(pinned(&scene.index), both);
+    assert_eq!(scene.index.pin(&digest(2)).unwrap().unwrap().pinned_at, at);
+    // A tag that goes leaves what it meant pinned, and takes the pin up again when it comes back.
+    scene.commit(vec![Change::remove_tag("a", &tag("x"))]).await;
+    assert_eq!(pinned(&scene.index), both);
+    scene
+        .commit(vec![
+            Change::put_tag("b", &tag("x"), &tag_row(3)),
+            Change::put_tag("a", &tag("x"), &tag_row(3)),
+        ])
+        .await;
+    let scene = scene.reopen(false);
+    assert_eq!(
+        pinned(&scene.index),
+        [(1, vec![by_digest.clone()]), (3, vec!["a:x".to_owned()])]
+    );
+    scene
+        .commit(vec![
+            Change::unpin("a:x"),
+            Change::unpin("a:y"),
+            Change::unpin(&by_digest),
+        ])
+        .await;
+    assert_eq!(pinned(&scene.index), []);
+}
+
+#[tokio::test]
+async fn who_pins_again_adds_platforms_and_an_operators_pin_stands() {
+    let scene = Scene::new();
+    let row = |scene: &Scene| scene.index.pin(&digest(1)).unwrap().unwrap();
+    scene
+        .commit(vec![
+            image(1, &[], 1),
+            image(2, &[], 1),
+            Change::put_tag("a", &tag("x"), &tag_row(1)),
+        ])
+        .await;
+    let steps = [
+        (true, "linux/b", true, "linux/b"),
+        (false, "linux/a", false, "linux/a linux/b"),
+        (true, "linux/c", false, "linux/a linux/b linux/c"),
+    ];
+    for (by_list, platform, listed, platforms) in steps {
+        let change = Change::pin_tag("a", &tag("x"), by_list, &[platform.to_owned()], Timestamp(1));
+        scene.commit(vec![change]).await;
+        let names = row(&scene).names;
+        assert_eq!(names.len(), 1);
+        assert_eq!(
+            (names[0].listed, names[0].platforms.join(" ")),
+            (listed, platforms.to_owned())
+        );
+    }
+    let before = row(&scene);
+    scene
+        .commit(vec![Change::put_tag("a", &tag("x"), &tag_row(2))])
+        .await;
+    assert_eq!(scene.index.pin(&digest(2)).unwrap(), Some(before));
+    assert_eq!(pinned(&scene.index).len(), 1);
 }
 
 #[tokio::test]
