@@ -321,10 +321,12 @@ impl StopSignals {
 /// Where it listens, where its data is, and the one line that points Docker at it.
 fn announce(config: &Config, bound: &[(Bound, Entrance, &str)]) {
     for upstream in &config.upstreams {
-        let login = upstream
+        let logins: Vec<_> = upstream
             .credentials
-            .as_ref()
-            .map(|credentials| credentials.username.as_str());
+            .iter()
+            .map(|credential| credential.name.as_str())
+            .collect();
+        let login = (!logins.is_empty()).then(|| logins.join(", "));
         tracing::info!(prefix = upstream.prefix, url = %upstream.url, login, "upstream");
     }
     tracing::info!(folder = %config.storage.data_dir.display(), "data");
@@ -396,5 +398,9 @@ impl Observer for Observed {
 
     fn bandwidth(&self, prefix: &str, limit: Option<u64>) {
         self.0.bandwidth(prefix, limit);
+    }
+
+    fn credential(&self, prefix: &str, name: &str, set_aside: bool) {
+        self.0.credential_set_aside(prefix, name, set_aside);
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Reference, Tag};
 use crate::repository::TagState;
 use crate::storage::Index;
-use crate::upstream::Upstream;
+use crate::upstream::{LoginState, Upstream};
 
 use super::error::Error;
 use super::freshness::{Jitter, Verdict};
@@ -15,8 +15,8 @@ use super::inflight::Opened;
 use super::look::Found;
 use super::negative::Missing;
 use super::report::{
-    Content, EndpointReport, Expected, Explanation, FillReport, Room, State, TagReport, UpstreamReport,
-    UpstreamState, span,
+    Content, CredentialReport, EndpointReport, Expected, Explanation, FillReport, Room, State, TagReport,
+    UpstreamReport, UpstreamState, span,
 };
 use super::revalidate::judge;
 use super::{Cache, Place};
@@ -153,6 +153,11 @@ impl Cache {
             limit: health.limit,
             remaining: health.remaining,
             bandwidth: upstream.bandwidth(),
+            credentials: upstream
+                .login_states()
+                .into_iter()
+                .map(credential_report)
+                .collect(),
         }
     }
 
@@ -308,5 +313,15 @@ fn expect_of_digest(
             };
             (Expected::Miss, true, reason.to_owned())
         }
+    }
+}
+
+fn credential_report(login: LoginState) -> CredentialReport {
+    let (left, reason) = login.aside.unzip();
+    CredentialReport {
+        name: login.name,
+        kind: login.kind.to_owned(),
+        set_aside_seconds: left.map(|left| left.as_secs()),
+        reason,
     }
 }

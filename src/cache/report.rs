@@ -275,6 +275,24 @@ pub struct UpstreamReport {
     /// The bandwidth cap that holds now, in bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<u64>,
+    /// Its credentials, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialReport>,
+}
+
+/// A credential of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialReport {
+    /// What it is called.
+    pub name: String,
+    /// Where it comes from: `password`, `docker-config`, `helper`, `token-file`, `ecr`, or `anonymous` for none.
+    pub kind: String,
+    /// While it is set aside: for how long still, and then until it is tried with success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside_seconds: Option<u64>,
+    /// Why it is set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// `GET /api/status`.

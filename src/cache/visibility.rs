@@ -71,7 +71,7 @@ impl Visibility {
 
 fn is_open(place: &Place) -> bool {
     let config = place.upstream.config();
-    config.credentials.is_none() || config.share_private
+    !config.has_login() || config.share_private
 }
 
 /// How lists are asked for, so that they tell nothing that an anonymous caller could not learn.

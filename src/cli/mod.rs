@@ -10,6 +10,7 @@ mod client;
 mod done;
 pub mod job;
 mod offline;
+mod online;
 mod preserve;
 mod pulls;
 mod show;
@@ -229,6 +230,9 @@ struct CheckArguments {
     /// The configuration file; else the one that WHARFINGER_CONFIG names
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Ask the upstreams too: whether each answers, and accepts each of its credentials
+    #[arg(long)]
+    online: bool,
 }
 
 /// Runs the command that the arguments name.
@@ -255,6 +259,7 @@ pub fn run() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::CheckConfig(arguments) => match load(arguments.config.as_deref()) {
+            Ok(config) if arguments.online => online::check(&config),
             Ok(config) => {
                 say(&format!("The configuration is valid: {}", summary(&config)));
                 ExitCode::SUCCESS

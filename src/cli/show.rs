@@ -231,6 +231,20 @@ pub(super) fn status(status: &Status) -> String {
                 bytes(cap)
             );
         }
+        for credential in &upstream.credentials {
+            let Some(reason) = &credential.reason else {
+                continue;
+            };
+            let again = match credential.set_aside_seconds {
+                None | Some(0) => "tried with the next pull".to_owned(),
+                Some(seconds) => format!("tried again in {}", span(seconds)),
+            };
+            let (name, prefix) = (&credential.name, &upstream.prefix);
+            let _ = writeln!(
+                text,
+                "credential {name} of {prefix} is set aside ({reason}), {again}"
+            );
+        }
     }
     if !status.fills.is_empty() {
         let mut rows = vec![cells(["fetching", "for", "here", "", "readers"])];

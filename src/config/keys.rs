@@ -48,8 +48,12 @@ pub(super) const UPSTREAM: &[&str] = &[
     "username",
     "password",
     "password_file",
+    "credential",
+    "credential_order",
     "realms",
     "ca_file",
+    "client_cert",
+    "client_key",
     "proxy",
     "no_proxy",
     "insecure",
@@ -79,6 +83,21 @@ pub(super) const UPSTREAM: &[&str] = &[
 pub(super) const BANDWIDTH_WINDOW: &[&str] = &["days", "from", "to", "bandwidth"];
 /// Keys of each `[[warm]]`.
 pub(super) const WARM: &[&str] = &["images", "platforms", "schedule", "every", "pin"];
+/// Keys of each `[[upstream.<prefix>.credential]]`.
+pub(super) const CREDENTIAL: &[&str] = &[
+    "name",
+    "username",
+    "password",
+    "password_file",
+    "docker_config",
+    "helper",
+    "token_file",
+    "ecr",
+    "region",
+    "endpoint",
+    "profile",
+    "anonymous",
+];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
 
@@ -92,15 +111,16 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
-/// in lists are in `cache.tag_rule`, `upstream.<prefix>.tag_rule`, `upstream.<prefix>.mirrors`,
-/// `upstream.<prefix>.bandwidth_window` and `warm`.
+/// in lists are in `cache.tag_rule`, `warm`, and in `tag_rule`, `mirrors`, `bandwidth_window` and `credential` of
+/// `upstream.<prefix>`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const TABLES: [(&str, &[&str]); 5] = [
+    const TABLES: [(&str, &[&str]); 6] = [
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),
         ("upstream.<prefix>.mirrors", MIRROR),
         ("upstream.<prefix>.bandwidth_window", BANDWIDTH_WINDOW),
         ("warm", WARM),
+        ("upstream.<prefix>.credential", CREDENTIAL),
     ];
     SECTIONS
         .iter()

@@ -22,7 +22,9 @@ mod warm;
 use std::path::{Path, PathBuf};
 
 pub use bandwidth::{BandwidthConfig, BandwidthWindow};
-pub use credentials::{Credentials, Secret};
+pub use credentials::{
+    Credential, CredentialKind, CredentialOrder, Credentials, DockerLogin, EcrConfig, Secret, Written,
+};
 pub use fault::{ConfigFaults, Fault};
 pub use freshness::{Freshness, TagRule};
 pub use glob::Glob;

@@ -78,12 +78,14 @@ impl<'a> Reader<'a> {
         self.faults
     }
 
+    /// The key's whole name.
+    pub(super) fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.section.name)
+    }
+
     pub(super) fn fault(&mut self, origin: &Origin, key: &str, reason: impl Into<String>) {
-        self.faults.push(Fault::new(
-            &origin.label(),
-            format!("{}.{key}", self.section.name),
-            reason,
-        ));
+        self.faults
+            .push(Fault::new(&origin.label(), self.key(key), reason));
     }
 
     /// Notes every key that is left over, and gives the origin of the section.

@@ -260,7 +260,7 @@ impl Sources {
         let dotted = path.replace("__", ".");
         if path
             .split("__")
-            .any(|part| matches!(part, "tag_rule" | "bandwidth_window"))
+            .any(|part| matches!(part, "tag_rule" | "bandwidth_window" | "credential"))
         {
             return Err((
                 dotted,

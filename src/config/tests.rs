@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod credentials;
 mod faults;
 mod rules;
 mod warm;
@@ -46,6 +47,19 @@ fn with_variables(text: Option<&str>, variables: &[(&str, &str)]) -> Result<Conf
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Config::load(text.map(|_| file.as_path()), variables)
+}
+
+/// User and password of those credentials that are such.
+fn passwords(upstream: &UpstreamConfig) -> Vec<(&str, &str)> {
+    let kinds = upstream.credentials.iter().map(|credential| &credential.kind);
+    kinds
+        .filter_map(|kind| match kind {
+            CredentialKind::Password {
+                username, password, ..
+            } => Some((username.as_str(), password.expose())),
+            _ => None,
+        })
+        .collect()
 }
 
 fn prefixes(config: &Config) -> Vec<&str> {
@@ -177,11 +191,7 @@ fn files_are_read_from_the_configurations_folder() {
     let config = Config::load(Some(&file), std::iter::empty()).expect("valid");
     assert_eq!(config.storage.data_dir, folder.path().join("data"));
     let quay = config.upstream("quay").expect("quay");
-    let credentials = quay.credentials.as_ref().expect("credentials");
-    assert_eq!(
-        (credentials.username.as_str(), credentials.password.expose()),
-        ("org+robot", "hunter2")
-    );
+    assert_eq!(passwords(quay), [("org+robot", "hunter2")]);
     assert_eq!(quay.ca_pem.as_deref(), Some(CERTIFICATE.as_bytes()));
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
 
@@ -229,10 +239,7 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(hub.freshness.tag_ttl, Duration::from_mins(90));
     let own = config.upstream("my-reg").expect("own");
     assert_eq!(own.hosts, ["a.example", "b.example"]);
-    assert_eq!(
-        own.credentials.as_ref().map(|login| login.password.expose()),
-        Some("hunter2")
-    );
+    assert_eq!(passwords(own), [("u", "hunter2")]);
     assert!(config.upstream("new-one").is_some());
 }
 

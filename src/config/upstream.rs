@@ -8,7 +8,10 @@ use std::time::Duration;
 use url::Url;
 
 use super::bandwidth::BandwidthConfig;
-use super::credentials::{Credentials, read_certificates};
+use super::credentials::{
+    Credential, CredentialOrder, Credentials, Secret, TablesOf, Written, read_all, read_certificates,
+    read_identity,
+};
 use super::fault::Fault;
 use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules};
 use super::keys;
@@ -76,12 +79,16 @@ pub struct UpstreamConfig {
     pub mirrors: Vec<Mirror>,
     /// Hosts (lower case, with a port if any) that mean this upstream in `ns` and in paths.
     pub hosts: Vec<String>,
-    /// Our login there, if any.
-    pub credentials: Option<Credentials>,
+    /// Our logins there, if any, in order.
+    pub credentials: Vec<Credential>,
+    /// Which of several is used.
+    pub credential_order: CredentialOrder,
     /// Further hosts that its token realm may live on.
     pub realms: Vec<String>,
     /// The contents of `ca_file`: PEM with at least one certificate, trusted beside the system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// The certificate with which we prove ourselves in TLS, with its key, both PEM.
+    pub identity_pem: Option<Secret>,
     /// The outbound proxy. May hold credentials: never print it whole.
     pub proxy: Option<Url>,
     /// What is reached without the proxy: hosts, `.domain` suffixes, addresses or networks.
@@ -118,9 +125,20 @@ pub struct UpstreamConfig {
     pub refresh_ahead: bool,
     /// The rules for single tags: its own, then those for all upstreams. The first that is about a tag holds.
     pub tag_rules: Vec<TagRule>,
+    /// Where its url is written, or the table is.
+    pub written: Written,
 }
 
 impl UpstreamConfig {
+    /// Whether it is asked with a login, so that there may be content which not everybody can read.
+    pub fn has_login(&self) -> bool {
+        self.credentials
+            .iter()
+            .any(|credential| !credential.is_anonymous())
+            || self.identity_pem.is_some()
+            || self.mirrors.iter().any(|mirror| mirror.credentials.is_some())
+    }
+
     /// The rule for a tag, if there is one. `repository` is prefix and name, as rules are written.
     pub fn rule_of(&self, repository: &str, tag: &str) -> Option<&TagRule> {
         self.tag_rules.iter().find(|rule| rule.is_about(repository, tag))
@@ -245,11 +263,12 @@ fn read_one(
     let section_origin = section.origin.clone();
     let mut reader = Reader::new(section, keys::UPSTREAM, faults);
     let enabled = reader.take("enabled", Entry::boolean).unwrap_or(true);
-    let url_given = reader.origin("url").is_some();
+    let url_given = reader.origin("url").cloned();
+    let written = Written::new(url_given.as_ref().unwrap_or(&section_origin), reader.key("url"));
     let url = reader
         .take("url", |entry| value::http_url(entry.text()?))
         .or_else(|| builtin.and_then(|known| Url::parse(known.url).ok()));
-    if url.is_none() && enabled && !url_given {
+    if url.is_none() && enabled && url_given.is_none() {
         let others = prefixes
             .iter()
             .map(String::as_str)
@@ -271,7 +290,11 @@ fn read_one(
         (None, None, Some(url)) => (vec![value::host_of(url)], None),
         (None, None, None) => (Vec::new(), None),
     };
-    let credentials = Credentials::read(&mut reader, enabled);
+    let login = Credentials::read(&mut reader, enabled);
+    let credential_order = CredentialOrder::read(&mut reader);
+    let credential_tables = reader.take_entry("credential", |entry| {
+        entry.tables(&format!("[[upstream.{prefix}.credential]]"))
+    });
     let ca_pem = reader.take("ca_file", |entry| {
         let path = entry.filled()?;
         if enabled {
@@ -280,6 +303,7 @@ fn read_one(
             Ok(None)
         }
     });
+    let identity_pem = client_certificate(&mut reader, enabled);
     let proxy = reader.take_entry("proxy", |entry| value::proxy_url(entry.text()?));
     let no_proxy = reader.take_entry("no_proxy", |entry| entry.list(no_proxy));
     if let (None, Some((_, origin))) = (&proxy, &no_proxy)
@@ -331,14 +355,27 @@ fn read_one(
         .chain(defaults.rules)
         .map(|rule| rule.over(freshness))
         .collect();
+    let credentials = read_all(
+        login,
+        &TablesOf {
+            prefix: &prefix,
+            tables: credential_tables,
+            enabled,
+            url: url.as_ref(),
+            hosts: &hosts,
+        },
+        faults,
+    );
     let config = url.map(|url| UpstreamConfig {
         prefix: prefix.clone(),
         url,
         mirrors,
         hosts: hosts.clone(),
         credentials,
+        credential_order,
         realms,
         ca_pem: ca_pem.flatten(),
+        identity_pem,
         proxy: proxy.map(|(proxy, _)| proxy),
         no_proxy: no_proxy.map(|(list, _)| list).unwrap_or_default(),
         insecure,
@@ -357,6 +394,7 @@ fn read_one(
         finish_fill,
         refresh_ahead,
         tag_rules,
+        written,
     });
     Draft {
         prefix,
@@ -366,6 +404,34 @@ fn read_one(
         builtin: builtin.is_some(),
         hosts,
         hosts_from,
+    }
+}
+
+/// `client_cert` and `client_key`. The files of a disabled upstream are not read.
+fn client_certificate(reader: &mut Reader<'_>, enabled: bool) -> Option<Secret> {
+    let path = |entry: &Entry| Ok(entry.origin.resolve(entry.filled()?));
+    let key = reader.take_entry("client_key", path);
+    let certificate = reader.take_entry("client_cert", path);
+    let Some((certificate, origin)) = certificate else {
+        if let Some((_, origin)) = key
+            && !reader.failed("client_cert")
+        {
+            reader.fault(&origin, "client_key", "does nothing without client_cert");
+        }
+        return None;
+    };
+    if !enabled || reader.failed("client_key") {
+        return None;
+    }
+    match read_identity(&certificate, key.as_ref().map(|(path, _)| path.as_path())) {
+        Ok(pem) => Some(pem),
+        Err((of_key, reason)) => {
+            match key.filter(|_| of_key) {
+                Some((_, origin)) => reader.fault(&origin, "client_key", reason),
+                None => reader.fault(&origin, "client_cert", reason),
+            }
+            None
+        }
     }
 }
 

@@ -156,6 +156,11 @@ impl Metrics {
                 "Seconds that we held requests and downloads back, for a turn at the host or for the bandwidth cap.",
                 &["upstream", "for"],
             ),
+            set_aside: family.gauges(
+                "wharfinger_upstream_credential_set_aside",
+                "Whether a credential is set aside, because it was refused or cannot be had: 1, or 0.",
+                &["upstream", "credential"],
+            ),
         };
         let children = DOORS * OPERATIONS * OUTCOMES * CLASSES.len();
         Self {
@@ -288,6 +293,14 @@ impl Metrics {
     pub fn waited(&self, prefix: &str, what: &str, time: Duration) {
         let waited = self.upstreams.waited.with_label_values(&[prefix, what]);
         waited.inc_by(time.as_secs_f64());
+    }
+
+    /// A credential of an upstream was set aside, or is used.
+    pub fn credential_set_aside(&self, prefix: &str, name: &str, set_aside: bool) {
+        self.upstreams
+            .set_aside
+            .with_label_values(&[prefix, name])
+            .set(i64::from(set_aside));
     }
 
     /// Requests that have ended, by what the cache did for them.

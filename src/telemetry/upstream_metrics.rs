@@ -23,6 +23,7 @@ pub(super) struct Upstreams {
     pub(super) moved_on: IntCounterVec,
     pub(super) bandwidth: IntGaugeVec,
     pub(super) waited: CounterVec,
+    pub(super) set_aside: IntGaugeVec,
 }
 
 /// One upstream's children.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::header::HeaderValue;
 use url::Url;
 
-use super::Access;
+use super::credentials::{Grant, Login};
 use super::error::{Error, ErrorKind};
 use super::token::{Token, TokenKey, Tokens};
 use super::transport::{Transport, host_of};
@@ -14,8 +14,8 @@ use crate::oci::{Challenge, RepositoryName};
 
 /// What a request was authorized with.
 pub(super) enum Sent {
-    /// Our credentials themselves.
-    Basic(HeaderValue),
+    /// What a login gave, as it is: Basic, or a token of ours.
+    Own(Arc<Grant>, HeaderValue),
     /// A token.
     Token {
         /// What it was asked for.
@@ -30,7 +30,7 @@ pub(super) enum Sent {
 impl Sent {
     pub(super) fn header(&self) -> &HeaderValue {
         match self {
-            Self::Basic(header) => header,
+            Self::Own(_, header) => header,
             Self::Token { token, .. } => &token.header,
         }
     }
@@ -59,7 +59,7 @@ impl Sent {
     /// Whether it is a token for this very repository, rather than for a whole registry (ECR Public).
     pub(super) fn is_for(&self, repository: &RepositoryName) -> bool {
         match self {
-            Self::Basic(_) => false,
+            Self::Own(..) => false,
             Self::Token { key, .. } => key
                 .scope
                 .split(':')
@@ -139,12 +139,12 @@ impl Authorizer {
     pub(super) async fn beforehand(
         &self,
         repository: &RepositoryName,
-        access: Access,
+        login: &Arc<Login>,
     ) -> Result<Option<Sent>, Error> {
         let learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(learnt) = learnt else { return Ok(None) };
         match &*learnt {
-            Learnt::Basic => self.basic(access),
+            Learnt::Basic => self.own(login).await,
             Learnt::Bearer {
                 realm,
                 service,
@@ -153,7 +153,7 @@ impl Authorizer {
                 let Some(scope) = scope.scope(repository) else {
                     return Ok(None);
                 };
-                let result = self.token(realm.clone(), service.clone(), scope, access).await;
+                let result = self.token(realm.clone(), service.clone(), scope, login).await;
                 if let Err(error) = &result
                     && !matches!(
                         error.kind(),
@@ -175,7 +175,7 @@ impl Authorizer {
         &self,
         challenges: &[Challenge],
         repository: &RepositoryName,
-        access: Access,
+        login: &Arc<Login>,
         from: &Url,
     ) -> Result<Option<Sent>, Error> {
         if let Some(bearer) = find(challenges, "bearer") {
@@ -189,13 +189,29 @@ impl Authorizer {
                 scope: rule,
             });
             let scope = scope.unwrap_or_default();
-            return self.token(realm, service, scope, access).await.map(Some);
+            return self.token(realm, service, scope, login).await.map(Some);
         }
         if find(challenges, "basic").is_some() {
             self.learn(Learnt::Basic);
-            return self.basic(access);
+            return self.own(login).await;
         }
         Ok(None)
+    }
+
+    /// Whether the login gets a token without scope from the service that these challenges name. `false` when none does.
+    pub(super) async fn try_login(
+        &self,
+        challenges: &[Challenge],
+        login: &Arc<Login>,
+        from: &Url,
+    ) -> Result<bool, Error> {
+        let Some(bearer) = find(challenges, "bearer") else {
+            return Ok(false);
+        };
+        let (realm, service) = self.realm(bearer, from)?;
+        self.token(realm, service, String::new(), login)
+            .await
+            .map(|_| true)
     }
 
     /// An anonymous token that a redirect's target at `from` asks for. Our credentials are none of its business.
@@ -203,44 +219,34 @@ impl Authorizer {
         &self,
         challenges: &[Challenge],
         from: &Url,
+        stranger: &Arc<Login>,
     ) -> Result<Option<Sent>, Error> {
         let Some(bearer) = find(challenges, "bearer") else {
             return Ok(None);
         };
         let (realm, service) = self.realm(bearer, from)?;
         let scope = bearer.parameter("scope").unwrap_or_default().to_owned();
-        self.token(realm, service, scope, Access::Anonymous)
-            .await
-            .map(Some)
+        self.token(realm, service, scope, stranger).await.map(Some)
     }
 
     /// Forgets what was refused.
     pub(super) fn discard(&self, sent: &Sent) {
         match sent {
-            Sent::Basic(_) => *self.learnt.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            Sent::Own(..) => *self.learnt.lock().unwrap_or_else(PoisonError::into_inner) = None,
             Sent::Token { key, token, .. } => self.tokens.discard(key, token),
         }
     }
 
-    /// Remembers that the registry itself rejects our credentials.
-    pub(super) fn reject_login(&self) {
-        let host = host_of(&self.own);
-        tracing::warn!(
-            upstream = self.transport.prefix(),
-            host,
-            "the registry rejects the configured credentials"
-        );
-        self.tokens.judge(&host, false);
-    }
-
-    fn basic(&self, access: Access) -> Result<Option<Sent>, Error> {
-        match (access, self.tokens.basic()) {
-            (Access::Configured, Some(header)) => {
-                self.tokens.check_login(&host_of(&self.own))?;
-                Ok(Some(Sent::Basic(header.clone())))
-            }
-            _ => Ok(None),
-        }
+    /// What the login gives, for the registry itself. `None` when it gives nothing that could be sent there.
+    pub(super) async fn own(&self, login: &Arc<Login>) -> Result<Option<Sent>, Error> {
+        let grant = self.tokens.grant(&host_of(&self.own), login).await?;
+        Ok(grant.and_then(|grant| {
+            let header = match &*grant {
+                Grant::Basic(header) | Grant::Bearer(header) => header.clone(),
+                Grant::Identity(_) => return None,
+            };
+            Some(Sent::Own(grant, header))
+        }))
     }
 
     async fn token(
@@ -248,16 +254,24 @@ impl Authorizer {
         realm: Url,
         service: Option<String>,
         scope: String,
-        access: Access,
+        login: &Arc<Login>,
     ) -> Result<Sent, Error> {
-        let login = access == Access::Configured && self.tokens.basic().is_some();
+        // A token of ours needs none of theirs.
+        if login.may_give_bearer()
+            && let Some(grant) = self.tokens.grant(&host_of(&self.own), login).await?
+            && let Grant::Bearer(header) = &*grant
+        {
+            let header = header.clone();
+            return Ok(Sent::Own(grant, header));
+        }
         let key = TokenKey {
             realm,
             service,
             scope,
-            login,
+            login: login.name().clone(),
+            as_stranger: login.is_stranger(),
         };
-        let (token, fresh) = self.tokens.get(key.clone()).await?;
+        let (token, fresh) = self.tokens.get(key.clone(), login).await?;
         Ok(Sent::Token { key, token, fresh })
     }
 

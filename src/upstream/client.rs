@@ -1,19 +1,26 @@
 //! One question to a registry, all the way: authorization, redirects, and the steps after a refusal. What is asked, and
 //! what an answer means, is in `content` and `lists`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::Sent;
+use super::credentials::{Grant, Login};
 use super::endpoint::Endpoint;
-use super::errand::Errand;
+use super::errand::{Access, Errand, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure};
+use super::logins::{Choice, LoginName, Wish};
 use super::observer::RequestKind;
 use super::reply::Reply;
 use super::retry::{self, Window};
 use super::transport::{Request, host_of};
 use super::turns::Lane;
+use crate::clock::Timestamp;
 use crate::oci::RepositoryName;
 
 /// Redirects followed for one question.
@@ -34,7 +41,12 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn request<'a>(&self, url: &'a Url) -> Request<'a> {
+    /// Whether it counts against a limit on pulls: the GET of a manifest does.
+    pub(super) fn counts(&self) -> bool {
+        self.kind == RequestKind::Manifest && self.method == Method::GET
+    }
+
+    fn request<'a>(&self, url: &'a Url, as_stranger: bool) -> Request<'a> {
         Request {
             kind: self.kind,
             lane: if self.kind == RequestKind::Blob {
@@ -46,6 +58,8 @@ impl Call<'_> {
             method: self.method.clone(),
             url,
             headers: self.headers.clone(),
+            form: None,
+            as_stranger,
         }
     }
 }
@@ -57,6 +71,30 @@ pub(super) struct Answer {
     pub(super) foreign: bool,
 }
 
+/// How much an answer with one login leaves to hope for from another. The greater, the more it says if all fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hope {
+    /// The login may not have this.
+    Denied,
+    /// The login itself is not accepted.
+    Rejected,
+    /// Its budget is spent.
+    Spent,
+}
+
+/// What becomes of a request that was sent with a login as it is.
+enum Verdict {
+    /// The answer is one for the login.
+    Accepted(Box<Reply>),
+    /// It was refused, but is another one now.
+    Renewed,
+    /// The registry may want it otherwise: its challenge says.
+    AskAnew,
+}
+
+/// How long a login rests whose budget is spent, when nobody says how long, and at most.
+const REST: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
+
 impl Endpoint {
     /// The URL of a request: the endpoint's own path, then `/v2/`, then `rest`.
     pub(super) fn url_of(&self, rest: &str) -> Url {
@@ -66,10 +104,81 @@ impl Endpoint {
         url
     }
 
-    /// Asks. Signed URLs expire, so a redirect's target that refuses is asked for anew, once.
+    /// Asks, with one login after the other where one is not accepted, has spent its budget, or may not have this.
     pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Answer, Error> {
+        if call.errand.access == Access::Anonymous {
+            return self.ask_as(call, self.logins.stranger()).await;
+        }
+        let mut tried: Vec<LoginName> = Vec::new();
+        let mut kept: Option<(Hope, Result<Answer, Error>)> = None;
+        loop {
+            let now = Instant::now();
+            let wish = Wish {
+                repository: call.repository,
+                counted: call.counts(),
+                tried: &tried,
+            };
+            let Some(Choice { login, makeshift }) = self.logins.choose(&wish, |login| login.left(now)) else {
+                let nobody = || Err(self.none_accepted());
+                return kept.map_or_else(nobody, |(_, result)| result);
+            };
+            let result = self.ask_as(call, &login).await;
+            let hope = match &result {
+                Ok(answer) if answer.foreign => None,
+                Ok(answer) => match answer.reply.status().as_u16() {
+                    401 | 403 => Some(Hope::Denied),
+                    429 if call.counts() => Some(Hope::Spent),
+                    _ => None,
+                },
+                Err(error) => match error.kind() {
+                    ErrorKind::TokenDenied => Some(Hope::Denied),
+                    ErrorKind::CredentialsRejected => Some(Hope::Rejected),
+                    ErrorKind::RateLimited { .. } => Some(Hope::Spent),
+                    _ => None,
+                },
+            };
+            let Some(hope) = hope else {
+                self.logins.note_use(call.repository, &login, !tried.is_empty());
+                return result;
+            };
+            match (hope, &result) {
+                // What nobody may have says nothing of what our logins may.
+                (Hope::Denied, _) if makeshift => {
+                    let rejected = kept.and_then(|(_, result)| result.err());
+                    return Err(rejected.unwrap_or_else(|| self.none_accepted()));
+                }
+                (Hope::Spent, result) => {
+                    let told = match result {
+                        Ok(answer) => retry::retry_after(answer.reply.headers(), Timestamp::now()),
+                        Err(error) => error.retry_after(),
+                    };
+                    login.rest(told.unwrap_or(REST.0).min(REST.1));
+                }
+                _ => {}
+            }
+            tried.push(login.name().clone());
+            if kept.as_ref().is_none_or(|(before, _)| hope > *before) {
+                kept = Some((hope, result));
+            }
+        }
+    }
+
+    /// The error when all logins are set aside.
+    fn none_accepted(&self) -> Error {
+        let states = self.logins.all().iter().map(|login| login.state());
+        let why: Vec<_> = states
+            .filter_map(|state| Some(format!("{}: {}", state.name, state.aside?.1)))
+            .collect();
+        let message = format!("no credential is accepted: {}", why.join("; "));
+        let host = host_of(&self.url);
+        self.transport
+            .error(&host, ErrorKind::CredentialsRejected, message)
+    }
+
+    /// Asks with one login. Signed URLs expire, so a redirect's target that refuses is asked for anew, once.
+    pub(super) async fn ask_as(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Answer, Error> {
         let window = Window::new();
-        let answer = self.walk(call, window).await?;
+        let answer = self.walk(call, login, window).await?;
         let refused = matches!(answer.reply.status().as_u16(), 401 | 403 | 410);
         // HEAD is refused by targets whose URL is signed for GET: asking again does not help.
         if !answer.foreign || !refused || call.method == Method::HEAD {
@@ -81,7 +190,7 @@ impl Endpoint {
             "a redirect's target refuses: asking the registry for another"
         );
         answer.reply.drain().await;
-        self.walk(call, window).await
+        self.walk(call, login, window).await
     }
 
     /// The error that an answer is when it is not what was hoped for.
@@ -105,7 +214,7 @@ impl Endpoint {
     }
 
     /// Follows redirects. Credentials are left behind where scheme, host or port change, and never taken up again.
-    async fn walk(&self, call: &Call<'_>, window: Window) -> Result<Answer, Error> {
+    async fn walk(&self, call: &Call<'_>, login: &Arc<Login>, window: Window) -> Result<Answer, Error> {
         let own = self.url.origin();
         let mut url = call.url.clone();
         let mut foreign = false;
@@ -113,7 +222,7 @@ impl Endpoint {
             let reply = if foreign {
                 self.abroad(call, &url, window).await?
             } else {
-                self.at_home(call, &url, window).await?
+                self.at_home(call, login, &url, window).await?
             };
             let next = if call.follow { reply.redirect(&url) } else { None };
             let Some(next) = next else {
@@ -137,31 +246,45 @@ impl Endpoint {
 
     /// Asks the registry itself. After a refusal: what was sent is discarded, the registry is asked without it, and
     /// that challenge is answered (Harbor and nvcr.io challenge otherwise when they see an expired token).
-    async fn at_home(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
-        let request = call.request(url);
+    async fn at_home(
+        &self,
+        call: &Call<'_>,
+        login: &Arc<Login>,
+        url: &Url,
+        window: Window,
+    ) -> Result<Reply, Error> {
+        let request = call.request(url, login.is_stranger());
         let mut answers = 0;
-        let mut sent = self
-            .authorizer
-            .beforehand(call.repository, call.errand.access)
-            .await?;
+        let mut sent = self.authorizer.beforehand(call.repository, login).await?;
         loop {
             let header = sent.as_ref().map(Sent::header);
             let reply = self.transport.send(&request, header, window).await?;
-            self.note_limits(&reply);
+            self.note_limits(&reply, login);
             let status = reply.status().as_u16();
-            // Expired credentials for Basic are a 403 on ECR.
-            let refused = status == 401 || (status == 403 && matches!(sent, Some(Sent::Basic(_))));
-            if !refused {
+            let challenges = reply.challenges();
+            if let Some(Sent::Own(grant, _)) = &sent {
+                let grant = grant.clone();
+                match self
+                    .own_refused(call, reply, &grant, login, answers == 0, window)
+                    .await?
+                {
+                    Verdict::Accepted(reply) => return Ok(*reply),
+                    Verdict::Renewed => sent = self.authorizer.own(login).await?,
+                    Verdict::AskAnew => {
+                        if let Some(used) = sent.take() {
+                            self.authorizer.discard(&used);
+                        }
+                    }
+                }
+                continue;
+            }
+            if status != 401 {
                 return Ok(reply);
             }
-            let challenges = reply.challenges();
             if let Some(used) = sent.take() {
                 self.authorizer.discard(&used);
-                if matches!(used, Sent::Basic(_)) && answers > 0 {
-                    return self.basic_refused(call, reply, used.header(), window).await;
-                }
                 if used.is_last_word(&challenges) {
-                    let says_absent = status == 401 && used.is_for(call.repository);
+                    let says_absent = used.is_for(call.repository);
                     return Ok(if says_absent { reply.saying_absent() } else { reply });
                 }
                 reply.drain().await;
@@ -172,7 +295,9 @@ impl Endpoint {
             }
             answers += 1;
             let challenges = if challenges.is_empty() {
-                let ping = self.ping(call, None, window).await?;
+                let ping = self
+                    .ping(None, login.is_stranger(), &call.errand.purpose, window)
+                    .await?;
                 let challenges = ping.challenges();
                 ping.drain().await;
                 challenges
@@ -181,7 +306,7 @@ impl Endpoint {
             };
             let answer = self
                 .authorizer
-                .answer(&challenges, call.repository, call.errand.access, url)
+                .answer(&challenges, call.repository, login, url)
                 .await?;
             if answer.is_none() {
                 return Ok(reply);
@@ -191,44 +316,81 @@ impl Endpoint {
         }
     }
 
-    /// Our credentials themselves were refused: for good, or for this repository?
-    async fn basic_refused(
+    /// Whether `/v2/` is open to what a login gave, as it is to every good one.
+    async fn is_open_to(&self, grant: &Grant, call: &Call<'_>, window: Window) -> Result<bool, Error> {
+        let header = match grant {
+            Grant::Basic(header) | Grant::Bearer(header) => Some(header),
+            Grant::Identity(_) => None,
+        };
+        let ping = self.ping(header, false, &call.errand.purpose, window).await?;
+        let open = !matches!(ping.status().as_u16(), 401 | 403);
+        ping.drain().await;
+        Ok(open)
+    }
+
+    /// What an answer means for a login that was sent as it is. A refusal is one for good, or for this repository alone.
+    async fn own_refused(
         &self,
         call: &Call<'_>,
         reply: Reply,
-        login: &HeaderValue,
+        grant: &Arc<Grant>,
+        login: &Arc<Login>,
+        unasked: bool,
         window: Window,
-    ) -> Result<Reply, Error> {
-        let (host, status) = (reply.host().to_owned(), reply.status().as_u16());
-        let (kind, message) = reply.into_excuse().await;
-        let mut rejected = status == 401 || message.contains("expired");
-        if message.is_empty() && !rejected {
-            // An answer to HEAD cannot say why; `/v2/` is open to every good login.
-            let ping = self.ping(call, Some(login), window).await?;
-            rejected = matches!(ping.status().as_u16(), 401 | 403);
-            ping.drain().await;
+    ) -> Result<Verdict, Error> {
+        let status = reply.status().as_u16();
+        let basic = matches!(**grant, Grant::Basic(_));
+        // Expired credentials for Basic are a 403 on ECR.
+        if status != 401 && !(status == 403 && basic) {
+            if reply.status().as_u16() < 400 {
+                login.accepted();
+            }
+            return Ok(Verdict::Accepted(Box::new(reply)));
         }
-        let kind = if rejected {
-            self.authorizer.reject_login();
-            ErrorKind::CredentialsRejected
-        } else {
-            kind
-        };
+        if status == 401 && !basic {
+            // A token may be good, but not for this.
+            if self.is_open_to(grant, call, window).await? {
+                return Ok(Verdict::Accepted(Box::new(reply)));
+            }
+        }
+        if status == 401 && basic && unasked {
+            reply.drain().await;
+            return Ok(Verdict::AskAnew);
+        }
+        let host = reply.host().to_owned();
+        let (kind, message) = reply.into_excuse().await;
+        if status == 403 && !message.contains("expired") {
+            if unasked {
+                return Ok(Verdict::AskAnew);
+            }
+            // An answer to HEAD cannot say why.
+            if !message.is_empty() || self.is_open_to(grant, call, window).await? {
+                return Err(self.transport.status_error(&host, kind, status, message));
+            }
+        }
+        if login.is_renewed(grant).await {
+            return Ok(Verdict::Renewed);
+        }
+        let why = format!("rejected by {host} (status {status}): {message}");
+        login.set_aside(Some(grant), why.trim_end_matches(": "));
+        let kind = ErrorKind::CredentialsRejected;
         Err(self.transport.status_error(&host, kind, status, message))
     }
 
     /// Asks where a redirect led, with nothing but an anonymous token if the host wants one (registry.k8s.io sends to
     /// pkg.dev, which has a realm of its own).
     async fn abroad(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
-        let request = call.request(url);
+        let request = call.request(url, true);
         let mut reply = self.transport.send(&request, None, window).await?;
         let challenges = reply.challenges();
+        let stranger = self.logins.stranger();
         // A kept token may have ended: then once more, with a new one.
         for _ in 0..2 {
             if reply.status().as_u16() != 401 {
                 break;
             }
-            let Some(sent) = self.authorizer.answer_foreign(&challenges, url).await? else {
+            let answer = self.authorizer.answer_foreign(&challenges, url, stranger);
+            let Some(sent) = answer.await? else {
                 break;
             };
             reply.drain().await;
@@ -244,27 +406,34 @@ impl Endpoint {
     }
 
     /// What `/v2/` says: how to authorize, for a registry that refuses without a word (gcr.io), or of a login.
-    async fn ping(
+    pub(super) async fn ping(
         &self,
-        call: &Call<'_>,
         authorization: Option<&HeaderValue>,
+        as_stranger: bool,
+        purpose: &SharedPurpose,
         window: Window,
     ) -> Result<Reply, Error> {
         let url = self.url_of("");
         let request = Request {
             kind: RequestKind::Ping,
             lane: Lane::Login,
-            purpose: call.errand.purpose.clone(),
+            purpose: purpose.clone(),
             method: Method::GET,
             url: &url,
             headers: HeaderMap::new(),
+            form: None,
+            as_stranger,
         };
         self.transport.send(&request, authorization, window).await
     }
 
-    fn note_limits(&self, reply: &Reply) {
+    /// Hears what a reply of the registry itself tells of the budget of this login.
+    fn note_limits(&self, reply: &Reply, login: &Login) {
         let limit = retry::limit(reply.headers(), "ratelimit-limit");
         let remaining = retry::limit(reply.headers(), "ratelimit-remaining");
+        if let Some(remaining) = remaining {
+            login.note_left(remaining);
+        }
         if limit.is_some() || remaining.is_some() {
             self.transport
                 .observer()

@@ -9,13 +9,15 @@ use url::Url;
 
 use super::authorization::Authorizer;
 use super::breaker::{Breaker, BreakerState, Class, Pass};
-use super::error::{Error, ErrorKind, Failure};
+use super::credentials::{Login, Web};
+use super::error::{Error, ErrorKind, Failure, classify};
 use super::latency::Latency;
+use super::logins::Logins;
 use super::manners::Manners;
 use super::observer::Observer;
 use super::token::Tokens;
-use super::transport::{Transport, Tuning, host_of};
-use crate::config::{Rewrite, UpstreamConfig};
+use super::transport::{Transport, Tuning, host_of, unguarded};
+use crate::config::{Credential, Rewrite, UpstreamConfig};
 use crate::oci::RepositoryName;
 
 /// The least that one has to be late by before another is asked.
@@ -42,6 +44,7 @@ pub(super) struct Endpoint {
     rewrite: Rewrite,
     pub(super) transport: Arc<Transport>,
     pub(super) authorizer: Authorizer,
+    pub(super) logins: Logins,
     pub(super) breaker: Breaker,
     manifests: Latency,
     blobs: Latency,
@@ -62,9 +65,21 @@ impl Endpoint {
         observer: Arc<dyn Observer>,
         tuning: &Tuning,
     ) -> Result<Self, Error> {
-        let transport = Arc::new(Transport::new(config, manners.clone(), observer, tuning)?);
-        let tokens = Arc::new(Tokens::new(config, transport.clone())?);
         let url = config.url.clone();
+        let prefix: Arc<str> = config.prefix.as_str().into();
+        let logins = config.credentials.iter().map(|credential| {
+            let web = || {
+                let clients = unguarded(config, tuning).map_err(|error| classify(&error).1)?;
+                Ok(Web::new(clients))
+            };
+            Login::new(prefix.clone(), credential, observer.clone(), web)
+                .map(Arc::new)
+                .map_err(|why| Error::new(&prefix, host_of(&url), ErrorKind::Setup, None, why))
+        });
+        let logins = logins.collect::<Result<_, _>>()?;
+        let logins = Logins::new(prefix, logins, config.credential_order);
+        let transport = Arc::new(Transport::new(config, manners.clone(), observer, tuning)?);
+        let tokens = Arc::new(Tokens::new(config, transport.clone()));
         let authorizer = Authorizer::new(url.clone(), transport.clone(), tokens);
         Ok(Self {
             url,
@@ -73,6 +88,7 @@ impl Endpoint {
             rewrite: Rewrite::default(),
             transport,
             authorizer,
+            logins,
             breaker: Breaker::new(config.breaker.then_some(tuning.open_for)),
             manifests: Latency::default(),
             blobs: Latency::default(),
@@ -94,11 +110,17 @@ impl Endpoint {
         tuning: &Tuning,
     ) -> Result<Vec<Arc<Self>>, Error> {
         let made = config.mirrors.iter().map(|mirror| {
-            // The registry's login is for the registry.
+            // The registry's logins are for the registry.
+            let login = mirror.credentials.clone().map(|login| {
+                let mut login = Credential::password(login);
+                login.name = format!("{}@{}", login.name, host_of(&mirror.url));
+                login
+            });
             let config = UpstreamConfig {
                 url: mirror.url.clone(),
                 mirrors: Vec::new(),
-                credentials: mirror.credentials.clone(),
+                credentials: login.into_iter().collect(),
+                identity_pem: None,
                 ..config.clone()
             };
             let endpoint = Self::registry(&config, manners, observer.clone(), tuning)?;

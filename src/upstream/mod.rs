@@ -7,8 +7,10 @@ mod authorization;
 mod bandwidth;
 mod body;
 mod breaker;
+mod check;
 mod client;
 mod content;
+mod credentials;
 mod endpoint;
 mod endpoints;
 mod errand;
@@ -17,6 +19,7 @@ mod floor;
 mod guard;
 mod latency;
 mod lists;
+mod logins;
 mod manners;
 mod observer;
 mod offline;
@@ -38,6 +41,7 @@ pub use endpoint::EndpointState;
 pub use errand::{Access, Errand, Purpose, SharedPurpose};
 pub use error::{Error, ErrorKind, Failure};
 pub use lists::TagsPage;
+pub use logins::LoginState;
 pub use observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 pub use offline::Offline;
 
@@ -120,6 +124,14 @@ impl Upstream {
     pub fn endpoint_states(&self) -> Vec<EndpointState> {
         let all = std::iter::once(&self.own).chain(&self.mirrors);
         all.map(|endpoint| endpoint.state()).collect()
+    }
+
+    /// How its logins stand, in the order in which they are configured, those of the registry first.
+    pub fn login_states(&self) -> Vec<LoginState> {
+        let all = std::iter::once(&self.own).chain(&self.mirrors);
+        all.flat_map(|endpoint| endpoint.logins.all())
+            .map(|login| login.state())
+            .collect()
     }
 
     /// Its configuration.

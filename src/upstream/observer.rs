@@ -108,6 +108,8 @@ pub trait Observer: Send + Sync {
     fn waited(&self, _prefix: &str, _what: WaitedFor, _time: Duration) {}
     /// This bandwidth cap holds from now on, in bytes per second; told only of upstreams that have one at times.
     fn bandwidth(&self, _prefix: &str, _limit: Option<u64>) {}
+    /// A login was set aside, or is used again.
+    fn credential(&self, _prefix: &str, _name: &str, _set_aside: bool) {}
 }
 
 impl Observer for () {

@@ -5,6 +5,7 @@ mod content;
 mod endpoints;
 mod lists;
 mod logins;
+mod pool;
 mod redirects;
 mod server;
 mod transport;
@@ -17,7 +18,7 @@ use sha2::Digest as _;
 use self::server::Server;
 use super::transport::Tuning;
 use super::{Access, Errand, Observer, Purpose, Upstream};
-use crate::config::{Config, Credentials, Secret, UpstreamConfig};
+use crate::config::{Config, Credential, Credentials, UpstreamConfig};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName};
 
 /// The configuration of an upstream at `url`, with defaults.
@@ -58,11 +59,12 @@ fn upstream(server: &Server) -> Arc<Upstream> {
 /// With credentials `user:pass`, `dXNlcjpwYXNz` in Base64.
 fn with_login(server: &Server) -> Arc<Upstream> {
     let mut config = config(&server.url);
-    config.credentials = Some(Credentials {
-        username: "user".to_owned(),
-        password: Secret::new("pass"),
-    });
+    config.credentials = vec![login("user", "pass")];
     upstream_with(config)
+}
+
+fn login(username: &str, password: &str) -> Credential {
+    Credential::password(Credentials::new(username, password))
 }
 
 /// A question with our credentials.

@@ -1,19 +1,20 @@
 //! Tokens from token services (Docker token spec): asked for once however many requests wait, kept until shortly before
-//! they expire. Also remembers logins that were rejected, so that a wrong password is not tried until an account locks.
+//! they expire. A login that the service rejects is set aside here, so that a wrong password is not tried until an
+//! account locks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use url::Url;
 
+use super::credentials::{Grant, Login, sensitive};
 use super::errand::{Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure};
+use super::logins::LoginName;
 use super::observer::RequestKind;
 use super::realm;
 use super::reply::Reply;
@@ -22,13 +23,13 @@ use super::transport::{Request, Transport, host_of};
 use super::turns::Lane;
 use crate::clock::Timestamp;
 use crate::collapse::Collapse;
-use crate::config::UpstreamConfig;
+use crate::config::{Secret, UpstreamConfig};
 
 /// Largest answer of a token service, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 /// Tokens kept at most: one per repository in use.
 const MAX_TOKENS: u64 = 2048;
-/// How long a verdict on our login is believed.
+/// How long it is believed that a login is good, though not for everything.
 const VERDICT_TIME: Duration = Duration::from_mins(1);
 /// Redirects of a token service that are followed.
 const MAX_HOPS: usize = 5;
@@ -40,8 +41,10 @@ pub(super) struct TokenKey {
     pub(super) service: Option<String>,
     /// Scopes separated by spaces; may be empty.
     pub(super) scope: String,
-    /// Asked for with our credentials.
-    pub(super) login: bool,
+    /// As whom it is asked for.
+    pub(super) login: LoginName,
+    /// Nothing may show that it is us.
+    pub(super) as_stranger: bool,
 }
 
 /// A token as it is sent.
@@ -56,55 +59,42 @@ pub(super) struct Tokens {
     transport: Arc<Transport>,
     own: Url,
     realms: Vec<String>,
-    basic: Option<HeaderValue>,
     kept: moka::sync::Cache<TokenKey, Arc<Token>>,
     running: Collapse<TokenKey, Result<Arc<Token>, Error>>,
-    /// By whom we logged in at, a realm or the registry itself: were we let in, and when was that?
-    verdicts: Mutex<HashMap<String, (bool, Instant)>>,
+    /// When a login was found to be good after a refusal, by realm.
+    accepted: Mutex<HashMap<(String, LoginName), Instant>>,
 }
 
 impl Tokens {
-    pub(super) fn new(config: &UpstreamConfig, transport: Arc<Transport>) -> Result<Self, Error> {
-        let basic = match &config.credentials {
-            Some(credentials) => {
-                let pair = format!("{}:{}", credentials.username, credentials.password.expose());
-                Some(
-                    secret(&format!("Basic {}", STANDARD.encode(pair))).ok_or_else(|| {
-                        transport.error(&host_of(&config.url), ErrorKind::Setup, "unusable credentials")
-                    })?,
-                )
-            }
-            None => None,
-        };
-        Ok(Self {
+    pub(super) fn new(config: &UpstreamConfig, transport: Arc<Transport>) -> Self {
+        Self {
             transport,
             own: config.url.clone(),
             realms: config.realms.clone(),
-            basic,
             kept: moka::sync::Cache::new(MAX_TOKENS),
             running: Collapse::default(),
-            verdicts: Mutex::default(),
-        })
+            accepted: Mutex::default(),
+        }
     }
 
-    /// Our credentials as a header.
-    pub(super) fn basic(&self) -> Option<&HeaderValue> {
-        self.basic.as_ref()
-    }
-
-    /// A token for `key`. The flag says that it was made for this call (or for others at the same moment).
-    pub(super) async fn get(self: &Arc<Self>, key: TokenKey) -> Result<(Arc<Token>, bool), Error> {
+    /// A token for `key`, whose login this is. The flag says that it was made for this call (or for others at the same
+    /// moment).
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        key: TokenKey,
+        login: &Arc<Login>,
+    ) -> Result<(Arc<Token>, bool), Error> {
         if let Some(token) = self.kept.get(&key) {
             if token.expires > Instant::now() {
                 return Ok((token, false));
             }
             self.discard(&key, &token);
         }
-        let this = self.clone();
+        let (this, login) = (self.clone(), login.clone());
         let host = host_of(&key.realm);
         let (result, _) = self
             .running
-            .run(key.clone(), move || async move { this.fetch(key).await })
+            .run(key.clone(), move || async move { this.fetch(key, &login).await })
             .await;
         let lost = || {
             let kind = ErrorKind::Unavailable(Failure::Cut);
@@ -121,49 +111,66 @@ impl Tokens {
         }
     }
 
-    /// What was said lately about our login at `place`.
-    fn verdict(&self, place: &str) -> Option<bool> {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (accepted, at) = verdicts.get(place)?;
-        (at.elapsed() < VERDICT_TIME).then_some(*accepted)
+    /// Whether the login was found to be good at `place` lately.
+    fn was_accepted(&self, place: &str, login: &Login) -> bool {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted
+            .get(&(place.to_owned(), login.name().clone()))
+            .is_some_and(|at| at.elapsed() < VERDICT_TIME)
     }
 
-    /// Remembers whether our login was accepted at `place`.
-    pub(super) fn judge(&self, place: &str, accepted: bool) {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.retain(|_, (_, at)| at.elapsed() < VERDICT_TIME);
-        verdicts.insert(place.to_owned(), (accepted, Instant::now()));
+    /// Remembers that the login is good at `place`, though not for everything.
+    fn accept(&self, place: &str, login: &Login) {
+        login.accepted();
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.retain(|_, at| at.elapsed() < VERDICT_TIME);
+        accepted.insert((place.to_owned(), login.name().clone()), Instant::now());
     }
 
-    /// Fails while our login counts as rejected at `place`.
-    pub(super) fn check_login(&self, place: &str) -> Result<(), Error> {
-        if self.verdict(place) == Some(false) {
-            let message = "the configured credentials were rejected a moment ago";
-            return Err(self
-                .transport
-                .error(place, ErrorKind::CredentialsRejected, message));
+    /// What a login gives.
+    pub(super) async fn grant(&self, place: &str, login: &Arc<Login>) -> Result<Option<Arc<Grant>>, Error> {
+        if self.transport.offline().is_on() {
+            return Err(self.transport.is_offline(place));
         }
-        Ok(())
+        login.given().await.map_err(|why| {
+            let message = format!("the credential {} cannot be had: {why}", login.name());
+            self.transport
+                .error(place, ErrorKind::CredentialsRejected, message)
+        })
     }
 
-    async fn fetch(self: Arc<Self>, key: TokenKey) -> Result<Arc<Token>, Error> {
+    async fn fetch(self: Arc<Self>, key: TokenKey, login: &Arc<Login>) -> Result<Arc<Token>, Error> {
         let place = host_of(&key.realm);
-        if key.login {
-            self.check_login(&place)?;
-            if !realm::is_trusted(&self.own, &key.realm, &self.realms) {
-                let message = format!(
-                    "its token service {place} is on another domain, so our credentials are not sent there; if it \
-                     is the right one, add it to `upstream.{}.realms`",
-                    self.transport.prefix()
-                );
-                return Err(self.transport.error(&place, ErrorKind::Refused, message));
+        let mut grant = self.grant(&place, login).await?;
+        if grant.is_some() && !realm::is_trusted(&self.own, &key.realm, &self.realms) {
+            let message = format!(
+                "its token service {place} is on another domain, so our credentials are not sent there; if it \
+                 is the right one, add it to `upstream.{}.realms`",
+                self.transport.prefix()
+            );
+            return Err(self.transport.error(&place, ErrorKind::Refused, message));
+        }
+        let mut reply = loop {
+            let reply = self.ask(&key, &key.scope, grant.as_deref()).await?;
+            if reply.status().is_success() {
+                break reply;
             }
-        }
-        let mut reply = self.ask(&key, &key.scope).await?;
-        let status = reply.status().as_u16();
-        if !reply.status().is_success() {
-            return Err(self.refusal(&key, &place, status, reply).await);
-        }
+            let refusal = self.refusal(&key, &place, reply, login, grant.as_ref()).await;
+            match &grant {
+                Some(refused)
+                    if *refusal.kind() == ErrorKind::CredentialsRejected
+                        && login.is_renewed(refused).await =>
+                {
+                    grant = self.grant(&place, login).await?;
+                }
+                Some(refused) if *refusal.kind() == ErrorKind::CredentialsRejected => {
+                    let why = format!("rejected by {place}: {}", refusal.message());
+                    login.set_aside(Some(refused), why.trim_end_matches(": "));
+                    return Err(refusal);
+                }
+                _ => return Err(refusal),
+            }
+        };
         let body = reply.read(MAX_ANSWER).await.map_err(|error| {
             let (kind, message) = error.explain();
             self.transport.error(&place, kind, message)
@@ -176,9 +183,7 @@ impl Tokens {
             let message = "the token service's answer has no usable token";
             self.transport.error(&place, ErrorKind::Protocol, message)
         })?;
-        if key.login {
-            self.judge(&place, true);
-        }
+        login.accepted();
         let lifetime = answer.lifetime(Timestamp::now());
         let token = Arc::new(Token {
             header,
@@ -191,38 +196,49 @@ impl Tokens {
     }
 
     /// Sorts out a refusal. With a login, 401 and 403 may mean the login or this one repository (GHCR): a request
-    /// without scope tells, and its verdict is remembered so that neither of them is asked again and again.
-    async fn refusal(&self, key: &TokenKey, place: &str, status: u16, reply: Reply) -> Error {
+    /// without scope tells.
+    async fn refusal(
+        &self,
+        key: &TokenKey,
+        place: &str,
+        reply: Reply,
+        login: &Login,
+        grant: Option<&Arc<Grant>>,
+    ) -> Error {
+        let status = reply.status().as_u16();
         let (kind, message) = reply.into_excuse().await;
+        // A refresh token that is not good is a 400 (RFC 6749, section 5.2).
+        let kind = match (kind, status, grant.map(AsRef::as_ref)) {
+            (ErrorKind::Unexpected, 400, Some(Grant::Identity(_))) => ErrorKind::Denied,
+            (kind, _, _) => kind,
+        };
         let refused = |kind| self.transport.status_error(place, kind, status, message.clone());
         match kind {
-            ErrorKind::Denied if !key.login => refused(ErrorKind::TokenDenied),
+            ErrorKind::Denied if grant.is_none() => refused(ErrorKind::TokenDenied),
             ErrorKind::Denied => {
-                let accepted = match self.verdict(place) {
-                    Some(accepted) => accepted,
-                    None if key.scope.is_empty() => false,
-                    None => match self.ask(key, "").await {
-                        Ok(reply) if reply.status().is_success() => true,
-                        Ok(reply) if matches!(reply.status().as_u16(), 401 | 403) => false,
+                let accepted = if self.was_accepted(place, login) {
+                    true
+                } else if key.scope.is_empty() {
+                    false
+                } else {
+                    match self.ask(key, "", grant.map(AsRef::as_ref)).await {
+                        Ok(reply) if reply.status().is_success() => {
+                            reply.drain().await;
+                            true
+                        }
+                        Ok(reply) if matches!(reply.status().as_u16(), 400 | 401 | 403) => false,
                         Ok(reply) => {
                             let status = reply.status().as_u16();
                             let (kind, message) = reply.into_excuse().await;
                             return self.transport.status_error(place, kind, status, message);
                         }
                         Err(error) => return error,
-                    },
+                    }
                 };
-                self.judge(place, accepted);
                 if accepted {
+                    self.accept(place, login);
                     return refused(ErrorKind::TokenDenied);
                 }
-                tracing::warn!(
-                    upstream = self.transport.prefix(),
-                    realm = place,
-                    status,
-                    message,
-                    "the token service rejects the configured credentials"
-                );
                 refused(ErrorKind::CredentialsRejected)
             }
             // A token service is an endpoint, not content: its absence says nothing about images.
@@ -231,12 +247,23 @@ impl Tokens {
         }
     }
 
-    async fn ask(&self, key: &TokenKey, scope: &str) -> Result<Reply, Error> {
+    /// Asks: with `GET` and Basic, or for a refresh token with `POST` (Docker's `oauth2` form of it).
+    async fn ask(&self, key: &TokenKey, scope: &str, grant: Option<&Grant>) -> Result<Reply, Error> {
         let window = Window::new();
-        let mut url = token_url(&key.realm, key.service.as_deref(), scope);
-        let mut login = if key.login { self.basic() } else { None };
+        let identity = match grant {
+            Some(Grant::Identity(token)) => Some(token),
+            _ => None,
+        };
+        let mut url = match identity {
+            Some(_) => key.realm.clone(),
+            None => token_url(&key.realm, key.service.as_deref(), scope),
+        };
+        let mut login = match grant {
+            Some(Grant::Basic(header)) => Some(header),
+            _ => None,
+        };
         for _ in 0..=MAX_HOPS {
-            let request = Request {
+            let mut request = Request {
                 kind: RequestKind::Token,
                 lane: Lane::Login,
                 // One token is for all who ask meanwhile.
@@ -244,7 +271,13 @@ impl Tokens {
                 method: Method::GET,
                 url: &url,
                 headers: HeaderMap::new(),
+                form: None,
+                as_stranger: key.as_stranger,
             };
+            if let Some(token) = identity {
+                request.method = Method::POST;
+                request.form = Some(refresh_form(key.service.as_deref(), scope, token));
+            }
             let reply = self.transport.send(&request, login, window).await?;
             let Some(next) = reply.redirect(&url) else {
                 return Ok(reply);
@@ -252,6 +285,10 @@ impl Tokens {
             self.transport.check(&url, &next)?;
             if next.origin() != url.origin() {
                 login = None;
+                if identity.is_some() {
+                    let message = "a token service that sends us elsewhere gets no refresh token";
+                    return Err(self.transport.error(&host_of(&url), ErrorKind::Refused, message));
+                }
             }
             reply.drain().await;
             url = next;
@@ -261,11 +298,19 @@ impl Tokens {
     }
 }
 
-/// A header's value that never shows up in debug output.
-fn secret(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+/// The body of a token request with a refresh token (Docker, "OAuth 2.0 token authentication").
+fn refresh_form(service: Option<&str>, scope: &str, token: &Secret) -> Secret {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    form.append_pair("client_id", "wharfinger");
+    if let Some(service) = service {
+        form.append_pair("service", service);
+    }
+    if !scope.is_empty() {
+        form.append_pair("scope", scope);
+    }
+    form.append_pair("refresh_token", token.expose());
+    Secret::new(form.finish())
 }
 
 /// The URL of a token request: the realm with `service` and each scope added to its own query.
@@ -302,7 +347,7 @@ impl Answer {
             .into_iter()
             .flatten()
             .find(|token| !token.is_empty())?;
-        secret(&format!("Bearer {token}"))
+        sensitive(&format!("Bearer {token}"))
     }
 
     /// How long the token may be used from now on: what is left of `expires_in` (60 s unless told), less a tenth, and

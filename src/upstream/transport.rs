@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Method};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method};
 use tokio::time::Instant;
 use url::Url;
 
@@ -16,10 +16,11 @@ use super::guard::{Blocked, Guard, LookUp, Resolver, system};
 use super::manners::Manners;
 use super::observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 use super::offline::Offline;
+use super::realm;
 use super::reply::Reply;
 use super::retry::{self, Window};
 use super::turns::{Lane, Turn};
-use crate::config::UpstreamConfig;
+use crate::config::{Secret, UpstreamConfig};
 
 /// A shorter wait for a turn is none.
 const NOTED: Duration = Duration::from_millis(1);
@@ -65,13 +66,20 @@ pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
     pub(super) headers: HeaderMap,
+    /// A form to send, which may hold a secret.
+    pub(super) form: Option<Secret>,
+    /// Nothing of ours may show who asks, our certificate included.
+    pub(super) as_stranger: bool,
 }
 
 /// The clients of one upstream.
 pub(super) struct Transport {
     prefix: Arc<str>,
-    api: Client,
-    bulk: Client,
+    clients: Clients,
+    /// The same with our certificate, for the registry and those that it trusts with its logins.
+    known: Option<Clients>,
+    own: Url,
+    realms: Vec<String>,
     manners: Manners,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -94,15 +102,20 @@ impl Transport {
             proxy_hosts(config, tuning),
             config.allow_private,
         ));
-        let client = |lane| {
-            build(config, &guard, tuning, lane).map_err(|error| {
+        let clients = |identity| {
+            Clients::new(config, &guard, tuning, identity).map_err(|error| {
                 let (_, message) = classify(&error);
                 Error::new(&prefix, host_of(&config.url), ErrorKind::Setup, None, message)
             })
         };
         Ok(Self {
-            api: client(Lane::Api)?,
-            bulk: client(Lane::Bulk)?,
+            clients: clients(None)?,
+            known: match &config.identity_pem {
+                Some(pem) => Some(clients(Some(pem))?),
+                None => None,
+            },
+            own: config.url.clone(),
+            realms: config.realms.clone(),
             prefix,
             manners,
             header_timeout: config.header_timeout,
@@ -221,9 +234,14 @@ impl Transport {
             turn = self.turn(request, &host) => turn,
             () = self.offline.until(true) => return Err(self.is_offline(&host)),
         };
+        let known = self
+            .known
+            .as_ref()
+            .filter(|_| !request.as_stranger && realm::is_trusted(&self.own, request.url, &self.realms));
+        let clients = known.unwrap_or(&self.clients);
         let client = match request.lane {
-            Lane::Api | Lane::Login => &self.api,
-            Lane::Bulk => &self.bulk,
+            Lane::Api | Lane::Login => &clients.api,
+            Lane::Bulk => &clients.bulk,
         };
         let mut headers = request.headers.clone();
         // What is digested must come as it is.
@@ -231,10 +249,15 @@ impl Transport {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        let sending = client
+        let mut builder = client
             .request(request.method.clone(), request.url.clone())
-            .headers(headers)
-            .send();
+            .headers(headers);
+        if let Some(form) = &request.form {
+            builder = builder
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.expose().to_owned());
+        }
+        let sending = builder.send();
         // First the switch: it may have been turned on during the wait for a turn.
         let sent = tokio::select! {
             biased;
@@ -245,6 +268,10 @@ impl Transport {
             Ok(Ok(response)) => Ok(Reply::new(response, host, turn, self)),
             Ok(Err(error)) => {
                 let (kind, message) = classify(&error);
+                // Who wants our certificate, and does not see it, breaks off with an alert: a refusal.
+                if self.known.is_some() && known.is_none() && message.contains("fatal alert") {
+                    return Err(self.error(&host, ErrorKind::Denied, message));
+                }
                 Err(self.error(&host, kind, message))
             }
             Err(_) => {
@@ -282,16 +309,54 @@ pub(super) fn host_of(url: &Url) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// A client for each lane.
+struct Clients {
+    api: Client,
+    bulk: Client,
+}
+
+impl Clients {
+    fn new(
+        config: &UpstreamConfig,
+        guard: &Arc<Guard>,
+        tuning: &Tuning,
+        identity: Option<&Secret>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = |lane: Lane| {
+            let resolver = Resolver::new(guard.clone(), tuning.look_up.clone());
+            let mut builder = base(config, tuning)?.dns_resolver(resolver);
+            if let Some(pem) = identity {
+                builder = builder.identity(Identity::from_pem(pem.expose().as_bytes())?);
+            }
+            if lane == Lane::Bulk {
+                builder = builder.http1_only();
+            }
+            builder.build()
+        };
+        Ok(Self {
+            api: client(Lane::Api)?,
+            bulk: client(Lane::Bulk)?,
+        })
+    }
+}
+
+/// Clients for services that the operator names, and no registry: they may well have private addresses (an API within
+/// a cloud's network, the metadata of a machine), so nothing guards them. One by way of the proxy, one without.
+pub(super) fn unguarded(
+    config: &UpstreamConfig,
+    tuning: &Tuning,
+) -> Result<(Client, Client), reqwest::Error> {
+    Ok((
+        base(config, tuning)?.build()?,
+        base(config, tuning)?.no_proxy().build()?,
+    ))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that builds clients"
 )]
-fn build(
-    config: &UpstreamConfig,
-    guard: &Arc<Guard>,
-    tuning: &Tuning,
-    lane: Lane,
-) -> Result<Client, reqwest::Error> {
+fn base(config: &UpstreamConfig, tuning: &Tuning) -> Result<ClientBuilder, reqwest::Error> {
     let mut builder = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
@@ -300,16 +365,12 @@ fn build(
         .tcp_keepalive(Duration::from_secs(30))
         .pool_idle_timeout(Duration::from_mins(1))
         .pool_max_idle_per_host(config.max_connections)
-        .dns_resolver(Resolver::new(guard.clone(), tuning.look_up.clone()))
         .tls_certs_only(roots());
     if let Some(pem) = &config.ca_pem {
         builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?);
     }
     if config.insecure {
         builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    if lane == Lane::Bulk {
-        builder = builder.http1_only();
     }
     if let Some(proxy) = &config.proxy {
         let direct = reqwest::NoProxy::from_string(&config.no_proxy.join(","));
@@ -320,7 +381,7 @@ fn build(
     for (name, address) in &tuning.addresses {
         builder = builder.resolve(name, *address);
     }
-    builder.build()
+    Ok(builder)
 }
 
 /// The certificates to trust: the system's (or those of `SSL_CERT_FILE`), else Mozilla's as compiled in. Read once.

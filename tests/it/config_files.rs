@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wharfinger::config::{Config, known_keys};
+use wharfinger::config::{Config, CredentialKind, known_keys};
 
 /// The daemon's default address, which every client file names.
 const DAEMON: &str = "127.0.0.1:5000";
@@ -137,21 +137,51 @@ fn full_says_every_key() {
 #[test]
 fn the_examples_of_full_are_valid() {
     let folder = tempfile::tempdir().expect("folder");
-    let secret = folder.path().join("hub");
-    fs::write(&secret, "hunter2\n").expect("secret");
+    let place = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let secret = place("hub", "hunter2\n");
+    let docker = place("config.json", r#"{"auths":{"docker.io":{"auth":"dTpw"}}}"#);
+    let helper = place("docker-credential-pass", "#!/bin/sh\n");
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&helper, runs).expect("permissions");
     let text: String = with_examples(&read("full.toml"))
         .lines()
         // One of the two ways to give a password; and there is no certificate on this machine to name.
-        .filter(|line| !line.starts_with("password =") && !line.starts_with("ca_file ="))
+        .filter(|line| {
+            let absent = ["password =", "ca_file =", "client_cert =", "client_key ="];
+            !absent.iter().any(|key| line.starts_with(key))
+        })
         .fold(String::new(), |text, line| text + line + "\n")
-        .replace("/run/secrets/hub", &secret.display().to_string());
+        .replace("/run/secrets/hub", &secret)
+        .replace("/run/secrets/token", &secret)
+        .replace("~/.docker/config.json", &docker)
+        .replace("helper = \"pass\"", &format!("helper = {helper:?}"));
     let config = Config::from_toml_str(&text, "full.toml").unwrap_or_else(|faults| panic!("{faults}"));
     let hub = config.upstream("docker-hub").expect("hub");
-    assert!(
-        hub.credentials
-            .as_ref()
-            .is_some_and(|login| login.password.expose() == "hunter2")
+    let names: Vec<_> = hub
+        .credentials
+        .iter()
+        .map(|credential| credential.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "ci",
+            "team-a",
+            "docker-config",
+            "helper",
+            "token-file",
+            "ecr",
+            "anonymous"
+        ]
     );
+    assert!(matches!(
+        &hub.credentials[0].kind,
+        CredentialKind::Password { password, .. } if password.expose() == "hunter2"
+    ));
 }
 
 #[test]

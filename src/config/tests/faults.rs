@@ -399,7 +399,7 @@ fn all_syntax_errors_at_once_and_no_secret() {
 fn every_known_key_is_read() {
     for (section, key) in known_keys() {
         let section = section.replace("<prefix>", "quay");
-        let is_list = ["tag_rule", "mirrors", "bandwidth_window", "warm"]
+        let is_list = ["tag_rule", "mirrors", "bandwidth_window", "credential", "warm"]
             .iter()
             .any(|list| section.ends_with(list));
         let (head, name) = if is_list {
@@ -451,6 +451,11 @@ fn a_fault_of_the_environment_names_the_variable() {
         (
             ("WHARFINGER__UPSTREAM__QUAY__TAG_RULE__0__TAG_TTL", "1m"),
             "upstream.quay.tag_rule.0.tag_ttl",
+            "in the file alone",
+        ),
+        (
+            ("WHARFINGER__UPSTREAM__QUAY__CREDENTIAL__0__USERNAME", "u"),
+            "upstream.quay.credential.0.username",
             "in the file alone",
         ),
         (("WHARFINGER__CACHE__TAG_TTL", "300"), "cache.tag_ttl", "\"300s\""),

@@ -1,8 +1,9 @@
 //! Credentials: who sees them, and what happens when they are wrong.
 
 use super::server::{Server, answer, challenge, token};
-use super::{BASIC, MANIFEST, anonymous, config, configured, name, reference, upstream_with, with_login};
-use crate::config::{Credentials, Secret};
+use super::{
+    BASIC, MANIFEST, anonymous, config, configured, login, name, reference, upstream_with, with_login,
+};
 use crate::upstream::ErrorKind;
 
 #[tokio::test]
@@ -143,7 +144,9 @@ async fn a_wrong_login_does_not_storm_the_token_service() {
         assert_eq!(error.kind(), &ErrorKind::CredentialsRejected);
     }
     // One for the repository, one without scope that tells the login from the repository.
-    assert_eq!(server.count("/token"), 2);
+    let with_login =
+        |asked: &&super::server::Asked| asked.path == "/token" && asked.authorization().is_some();
+    assert_eq!(server.log().iter().filter(with_login).count(), 2);
 }
 
 #[tokio::test]
@@ -234,10 +237,7 @@ async fn an_untrusted_realm_never_sees_credentials() {
     assert_eq!(service.lines(), ["GET /token -"]);
     let mut listed = config(&server.url);
     listed.realms = vec!["localhost".to_owned()];
-    listed.credentials = Some(Credentials {
-        username: "user".to_owned(),
-        password: Secret::new("pass"),
-    });
+    listed.credentials = vec![login("user", "pass")];
     upstream_with(listed)
         .manifest(&name("a"), &reference("v1"), &configured())
         .await

@@ -363,7 +363,10 @@ impl Daemon {
 
 fn is_foreign(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    upper.starts_with("WHARFINGER") || upper.ends_with("_PROXY") || upper == "RUST_LOG"
+    upper.starts_with("WHARFINGER")
+        || upper.starts_with("AWS_")
+        || upper.ends_with("_PROXY")
+        || upper == "RUST_LOG"
 }
 
 impl Drop for Daemon {

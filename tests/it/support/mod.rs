@@ -7,6 +7,7 @@ use std::time::Duration;
 pub mod client;
 pub mod daemon;
 pub mod image;
+pub mod service;
 pub mod upstream;
 pub mod zoo;
 

@@ -80,9 +80,7 @@ async fn an_ended_password_leaves_the_copies() {
     assert_stale(&answer, Some(403));
     let cold = get(ecr.manifest(Ecr::REPO, "2")).await;
     assert_error(&cold, 502, "UNAVAILABLE");
-    ecr.daemon
-        .wait_for_log("rejects the configured credentials")
-        .await;
+    ecr.daemon.wait_for_log("a credential is set aside").await;
     let refused = ecr.animal.registry.requests_of(&manifests());
     let refused = refused.iter().filter(|asked| asked.status == 403).count();
     assert!(refused <= 2, "{:#?}", ecr.animal.registry.summary());

@@ -39,7 +39,5 @@ async fn a_login_that_the_token_service_refuses_is_named() {
         502,
         "UNAVAILABLE",
     );
-    cgr.daemon
-        .wait_for_log("rejects the configured credentials")
-        .await;
+    cgr.daemon.wait_for_log("a credential is set aside").await;
 }
