@@ -191,3 +191,39 @@ impl Cache {
         self.shared.flush_access();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::StorageConfig;
+    use crate::storage::Storage;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test]
+    async fn pulls_are_forgotten_when_nobody_can_ask_for_them_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open(&StorageConfig::in_folder(folder.path().join("data"))).unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let cache = Cache::new(storage, Arc::new(Metrics::new()), runtime);
+        let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let now = Timestamp::now().0;
+        let day = 86_400_000;
+        let put = |age: u64, name: &str| {
+            let at = Timestamp(now - age * day);
+            Change::put_use("hub/a", &name.parse().unwrap(), UseRow { at, digest })
+        };
+        let changes = vec![put(89, "kept"), put(91, "old"), put(400, "older")];
+        let index = cache.storage().index.clone();
+        index.commit(changes).await.unwrap();
+        cache.forget_old_pulls().await.unwrap();
+        let left = index.uses_after("", None, 9).unwrap();
+        let names: Vec<_> = left.iter().map(|(_, name, _)| name.to_string()).collect();
+        assert_eq!(names, ["kept"]);
+        let closing = cache.clone();
+        tokio::task::spawn_blocking(move || closing.close())
+            .await
+            .unwrap();
+    }
+}

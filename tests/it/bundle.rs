@@ -2,9 +2,11 @@
 //! broken or hostile is refused, while what came whole is kept.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::admin::{Ran, asked, run};
 use crate::drill::{drill, pull, pull_digest};
@@ -669,4 +671,103 @@ async fn a_rotten_blob_is_not_carried_away() {
         "nothing is left of it"
     );
     daemon.wait_for_log("is rotten").await;
+}
+
+/// Starts a subcommand whose pipes the test holds.
+fn piped(daemon: &Daemon, arguments: &[&str]) -> tokio::process::Child {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_wharfinger"));
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(daemon.config_path())
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command.spawn().expect("the program to start")
+}
+
+#[tokio::test]
+async fn through_pipes_and_what_is_being_exported_is_not_evicted() {
+    let upstream = Upstream::start().await;
+    let near = Daemon::over(&upstream).start().await;
+    let image = Image::simple(1, 6 << 20).layer(random(2, 6 << 20));
+    upstream.put(REPO, "1", &image);
+    pull(&near, NAME, "1", &image).await;
+    let mut export = piped(&near, &["bundle", "export", "-"]);
+    let mut out = export.stdout.take().expect("a pipe");
+    let mut archive = vec![0; 512];
+    soon("the first block", out.read_exact(&mut archive))
+        .await
+        .expect("bytes");
+    // Nobody reads on: most of it is still to be read from the disk.
+    run(&near, &["evict", "1GiB"]).await.text();
+    soon("the rest", out.read_to_end(&mut archive))
+        .await
+        .expect("bytes");
+    let output = soon("the end", export.wait_with_output())
+        .await
+        .expect("a status");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        output.status.success() && said.contains("wrote 1 image: 1 manifest, 3 blobs"),
+        "{said}"
+    );
+    // Now it may go.
+    run(&near, &["evict", "1GiB"]).await.text();
+    assert_eq!(asked(&near, &["status"]).await["content"]["blobs"], 0);
+
+    let far = Gap::start().await;
+    let mut import = piped(&far.daemon, &["bundle", "import", "-"]);
+    let mut input = import.stdin.take().expect("a pipe");
+    input.write_all(&archive).await.expect("a reader");
+    drop(input);
+    let output = soon("the end", import.wait_with_output())
+        .await
+        .expect("a status");
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        output.status.success() && told.contains("took in 1 image: 1 manifest, 3 new blobs"),
+        "{told}"
+    );
+    pull(&far.daemon, NAME, "1", &image).await;
+    far.check();
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_keeps_the_images_that_came_whole() {
+    let (good, late) = (Image::simple(1, 5 << 20), Image::simple(2, 5 << 20));
+    let names: [(&str, &dyn Content); 2] = [
+        ("docker.io/library/app:good", &good),
+        ("docker.io/library/app:late", &late),
+    ];
+    let whole = tar_of(&[vec![layout(), index(&names)], contents(&good), contents(&late)].concat());
+    let mut far = Gap::start().await;
+    let mut import = piped(&far.daemon, &["bundle", "import", "-", "--json"]);
+    let mut input = import.stdin.take().expect("a pipe");
+    input.write_all(&whole[..8 << 20]).await.expect("a reader");
+    // Taken in, all of it: the sender is silent from here on.
+    let arrived = async {
+        while !asked(&far.daemon, &["status"]).await["fills"]
+            .as_array()
+            .is_some_and(|fills| fills.iter().any(|fill| fill["present"].as_u64() > Some(2 << 20)))
+        {}
+    };
+    soon("the late one's layer", arrived).await;
+    assert!(soon("the daemon's end", far.daemon.stop()).await.success());
+    drop(input);
+    let output = soon("the end", import.wait_with_output())
+        .await
+        .expect("a status");
+    assert!(!output.status.success());
+    far.daemon.restart().await;
+    pull(&far.daemon, NAME, "good", &good).await;
+    assert_error(
+        &get(far.daemon.manifest_url(NAME, "late")).await,
+        503,
+        "UNAVAILABLE",
+    );
+    assert_nothing_left(&far.daemon, 2).await;
+    far.check();
 }

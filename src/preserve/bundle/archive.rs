@@ -410,6 +410,26 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever is done to an archive, it is read or refused, and nothing beyond it is waited for.
+        #[test]
+        fn spoilt_archives_are_read_or_refused(
+            changes in proptest::collection::vec((0_usize..3000, 0_u8..=255), 0..8), cut in 0_usize..4000,
+        ) {
+            let long = "p/".repeat(80);
+            let mut bytes = [entry(&long, &[1; 700]), entry("b", b"c"), vec![0; END as usize]].concat();
+            for (at, byte) in changes {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            bytes.truncate(cut);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(names(&bytes));
+            proptest::prop_assert!(read.is_err() || read.unwrap().len() <= 3);
+        }
+    }
+
     #[tokio::test]
     async fn what_others_write_is_read() {
         let mut builder = tar::Builder::new(Vec::new());
