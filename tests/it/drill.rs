@@ -185,13 +185,25 @@ async fn of_an_index_the_platforms_count_that_were_pulled() {
     get(scene.daemon.manifest_url(NAME, "1")).await.ok();
     let told = drill(&scene.daemon, &[]).await;
     let hub = of(&told, "docker-hub");
-    let child = moved.images()[1].root().bytes.len();
+    // Its manifest came along with the move, its blobs did not.
+    let config = moved.images()[1].config().bytes.len();
     assert_eq!(
         lacks(hub, &format!("{NAME}:1")),
-        [lack("manifest", "absent", child)]
+        [lack("blob", "absent", config), lack("blob", "absent", 4000)]
     );
     // The digest that was pulled under it before is an image of its own now.
     assert_eq!(counts(hub), (2, 1), "{hub}");
+    let told = drill(&scene.daemon, &["--fill"]).await;
+    assert_eq!(counts(of(&told, "docker-hub")), (2, 2), "{told}");
+    // Nobody ever pulled this one by its digest: its platform is what makes it wanted.
+    let child = moved.images()[1].root();
+    let purged = run(&scene.daemon, &["purge", &format!("{NAME}@{}", child.digest)]).await;
+    purged.text();
+    let told = drill(&scene.daemon, &[]).await;
+    assert_eq!(
+        lacks(of(&told, "docker-hub"), &format!("{NAME}:1")),
+        [lack("manifest", "absent", child.bytes.len())]
+    );
     let told = drill(&scene.daemon, &["--fill"]).await;
     assert_eq!(counts(of(&told, "docker-hub")), (2, 2), "{told}");
     scene.upstream.refuse().await;
