@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::expect::{assert_error, assert_manifest};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
-use crate::support::service::{CA, CLIENT, CLIENT_KEY, Service, tls_before};
+use crate::support::service::{PKI, Service, tls_before};
 use crate::upstream_auth::{PASSWORD, authorizations, pull, with_image};
 
 const NAME: &str = "docker-hub/acme/app";
@@ -314,15 +314,15 @@ async fn a_client_certificate_opens_what_demands_one() {
                 "upstream.docker-hub.url",
                 &format!("\"https://127.0.0.1:{port}\""),
             )
-            .setting("upstream.docker-hub.ca_file", &file(at, "ca.pem", CA));
+            .setting("upstream.docker-hub.ca_file", &file(at, "ca.pem", &PKI.ca));
         for (key, value) in with {
             builder = builder.setting(&format!("upstream.docker-hub.{key}"), value);
         }
         builder
     };
     let pair = [
-        ("client_cert", file(at, "client.pem", CLIENT)),
-        ("client_key", file(at, "client.key", CLIENT_KEY)),
+        ("client_cert", file(at, "client.pem", &PKI.client)),
+        ("client_key", file(at, "client.key", &PKI.client_key)),
     ];
     let shared = [pair.as_slice(), &[("share_private", "true".to_owned())]].concat();
     pull(&builder(&shared).start().await, NAME, &image).await;

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::credentials::script;
 use crate::support::prelude::*;
-use crate::support::service::{CA, tls_before};
+use crate::support::service::{PKI, tls_before};
 use crate::upstream_auth::PASSWORD;
 
 const NONE_BUILT_IN: &str = "[cache]\nmirror = \"\"\n[upstream.docker-hub]\nenabled = false\n\
@@ -107,7 +107,7 @@ async fn what_cannot_be_reached_is_told_apart() {
     let closed = nobody.local_addr().expect("an address").port();
     drop(nobody);
     let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("ca.pem"), CA).expect("a file");
+    fs::write(folder.path().join("ca.pem"), &PKI.ca).expect("a file");
     let (plain, failing) = (plain.url(), failing.url());
     let text = format!(
         "[upstream.a-plain]\nurl = {plain:?}\n[upstream.b-failing]\nurl = {failing:?}\n\

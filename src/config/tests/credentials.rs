@@ -4,10 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-const CLIENT_CERTIFICATE: &str = include_str!("../../../tests/it/support/tls/client.pem");
-const CLIENT_KEY: &str = include_str!("../../../tests/it/support/tls/client.key");
-const OTHER_KEY: &str = include_str!("../../../tests/it/support/tls/server.key");
-
 /// A folder with a file of each kind, and a configuration in it.
 fn in_folder(text: &str) -> (tempfile::TempDir, Result<Config, ConfigFaults>) {
     let folder = tempfile::tempdir().expect("folder");
@@ -21,10 +17,13 @@ fn in_folder(text: &str) -> (tempfile::TempDir, Result<Config, ConfigFaults>) {
     );
     write("broken.json", "{\"auths\":\n \"hunter2\"}");
     write("helper", "#!/bin/sh\n");
-    write("client.pem", CLIENT_CERTIFICATE);
-    write("client.key", CLIENT_KEY);
-    write("other.key", OTHER_KEY);
-    write("both.pem", &format!("{CLIENT_KEY}{CLIENT_CERTIFICATE}"));
+    let signed = rcgen::generate_simple_self_signed(["client".to_owned()]).expect("a certificate");
+    let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    write("client.pem", &certificate);
+    write("client.key", &key);
+    let other = rcgen::KeyPair::generate().expect("a key");
+    write("other.key", &other.serialize_pem());
+    write("both.pem", &format!("{key}{certificate}"));
     let helper = folder.path().join("helper");
     fs::set_permissions(helper, fs::Permissions::from_mode(0o755)).expect("permissions");
     let config = Config::from_toml_str(text, folder.path().join("w.toml"));

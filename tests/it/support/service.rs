@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -20,14 +21,43 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::locked;
 
-/// Who signed the certificates of the tests.
-pub const CA: &str = include_str!("tls/ca.pem");
-/// A client's certificate.
-pub const CLIENT: &str = include_str!("tls/client.pem");
-/// Its key.
-pub const CLIENT_KEY: &str = include_str!("tls/client.key");
-const SERVER: &str = include_str!("tls/server.pem");
-const SERVER_KEY: &str = include_str!("tls/server.key");
+/// The certificates of the tests, made anew by each run.
+pub static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
+
+/// Certificates and keys in PEM.
+pub struct Pki {
+    /// Who signed the others.
+    pub ca: String,
+    /// A client's certificate.
+    pub client: String,
+    /// Its key.
+    pub client_key: String,
+    server: String,
+    server_key: String,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let ca = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        let signed = |name: &str| {
+            let params = CertificateParams::new([name.to_owned()]).expect("a name");
+            let key = KeyPair::generate().expect("a key");
+            let certificate = params.signed_by(&key, &ca).expect("a certificate");
+            (certificate.pem(), key.serialize_pem())
+        };
+        let ((client, client_key), (server, server_key)) = (signed("client"), signed("127.0.0.1"));
+        Self {
+            ca: ca.pem(),
+            client,
+            client_key,
+            server,
+            server_key,
+        }
+    }
+}
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
@@ -111,9 +141,9 @@ impl Service {
 /// TLS for 127.0.0.1 in front of a server on this port, for clients that show a certificate of the tests' CA if
 /// `demanding`. Gives the port.
 pub async fn tls_before(port: u16, demanding: bool) -> u16 {
-    let authority = CertificateDer::from_pem_slice(CA.as_bytes()).expect("a certificate");
-    let chain = vec![CertificateDer::from_pem_slice(SERVER.as_bytes()).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_slice(SERVER_KEY.as_bytes()).expect("a key");
+    let authority = CertificateDer::from_pem_slice(PKI.ca.as_bytes()).expect("a certificate");
+    let chain = vec![CertificateDer::from_pem_slice(PKI.server.as_bytes()).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_slice(PKI.server_key.as_bytes()).expect("a key");
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

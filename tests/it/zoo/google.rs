@@ -1,7 +1,7 @@
 //! Artifact Registry: the way to a token is told at `/v2/` alone, refusals are 403 or 404, storage takes one range.
 
 use super::visit::Visit;
-use crate::expect::{assert_error, assert_manifest};
+use crate::expect::assert_manifest;
 use crate::support::prelude::*;
 use crate::support::zoo::{Google, Personality};
 
