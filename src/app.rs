@@ -23,9 +23,12 @@ use crate::preserve::{
 use crate::registry::{Door, Names, OwnAddresses, Registry};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
 use crate::storage::Storage;
-use crate::telemetry::{AccessLog, Metrics, start_logging};
+use crate::telemetry::{AccessLog, Metrics, PullsLeft, start_logging};
 use crate::transfer::{Transfers, Uploads};
-use crate::upstream::{Observer, RequestKind, StatusLabel, Upstream, WaitedFor};
+use crate::upstream::{
+    BudgetReport, BudgetStore, Ledger, Observer, Purpose, RequestKind, Slowed, StatusLabel, Upstream,
+    WaitedFor,
+};
 
 /// The unix socket in the data folder, which the subcommands talk to.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -83,6 +86,8 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     }
     let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);
     let places = Places::new(&upstreams);
+    let (its, store) = (upstreams.clone(), Arc::new(BudgetNote(cache.clone())));
+    let ledger = tokio::task::spawn_blocking(move || Arc::new(Ledger::open(its, store))).await?;
     let scrub = Scrub::new(cache.clone(), places.clone(), config.storage.scrub_rate);
     let sweep = Sweep::new(cache.clone());
     let registry = Arc::new(Registry::new(
@@ -165,6 +170,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     // After a clean stop files and rows agree.
     let unclean = config.storage.accept_loss || cache.storage().index.last_closed().is_none();
     let (behind, upkeep) = (CancellationToken::new(), TaskTracker::new());
+    upkeep.spawn(ledger.clone().keep(behind.clone()));
     let (stopping, interval) = (behind.clone(), config.storage.scrub_interval);
     upkeep.spawn(async move {
         if unclean {
@@ -216,7 +222,11 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
             tracing::warn!("asked to stop a second time: not waiting any longer");
         }
     }
-    tokio::task::spawn_blocking(move || cache.close()).await?;
+    let close = move || {
+        ledger.save();
+        cache.close();
+    };
+    tokio::task::spawn_blocking(close).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -363,6 +373,22 @@ fn reachable(address: SocketAddr) -> String {
     }
 }
 
+/// The name of the note that keeps what was left of the upstreams' limits.
+const BUDGETS: &str = "budgets";
+
+/// Keeps budgets in the data folder.
+struct BudgetNote(Cache);
+
+impl BudgetStore for BudgetNote {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.0.storage().notes().load(BUDGETS)
+    }
+
+    fn save(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.storage().notes().save(BUDGETS, bytes)
+    }
+}
+
 /// Brings what upstreams tell to the metrics.
 struct Observed(Arc<Metrics>);
 
@@ -372,8 +398,26 @@ impl Observer for Observed {
             .upstream_request(prefix, kind.as_str(), &status.to_string());
     }
 
-    fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>) {
-        self.0.rate_limit(prefix, limit, remaining);
+    fn budget(&self, prefix: &str, budget: &BudgetReport) {
+        let told = PullsLeft {
+            limit: budget.limit,
+            left: budget.left,
+            back_at: budget.back_at.map(|at| at.0 / 1000),
+            lasts: budget.lasts.map(|span| span.as_secs()),
+        };
+        self.0.pulls_left(prefix, &budget.credential, told);
+    }
+
+    fn held(&self, prefix: &str, purpose: Purpose) {
+        self.0.pull_held(prefix, purpose.as_str());
+    }
+
+    fn pulls_saved(&self, prefix: &str, more: u64) {
+        self.0.pulls_saved(prefix, more);
+    }
+
+    fn slowed(&self, prefix: &str, slowed: &Slowed) {
+        self.0.slowed(prefix, &slowed.host, slowed.interval);
     }
 
     fn endpoint_open(&self, prefix: &str, host: &str, open: bool) {

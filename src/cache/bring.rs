@@ -143,8 +143,7 @@ impl Cache {
         tag: Option<(Tag, Option<Timestamp>)>,
     ) -> Result<bool, Error> {
         let repositories = &self.shared.repositories;
-        let health = self.shared.metrics.upstream(place.upstream.prefix()).health();
-        let counted = health.remaining.is_some();
+        let counted = place.upstream.counts_pulls(&place.name);
         let root = manifests.first().map(|manifest| manifest.digest);
         let mut changes = Vec::new();
         for brought in manifests {

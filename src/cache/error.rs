@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{storage, upstream};
 
 use super::Place;
+use super::report::span;
 use super::status::Outcome;
 
 /// What kind of failure it is.
@@ -64,6 +65,8 @@ pub struct Error {
     pub outcome: Outcome,
     /// Whether it says nothing about the content, so that what is here may still be served.
     pub(super) allows_stale: bool,
+    /// The upstream was not asked: for whoever needs it more urgently it may be.
+    pub(super) held: bool,
 }
 
 impl Error {
@@ -76,6 +79,7 @@ impl Error {
             upstream_status: None,
             outcome: Outcome::None,
             allows_stale: !kind.is_not_found(),
+            held: false,
         }
     }
 
@@ -111,7 +115,7 @@ impl Error {
     /// What an upstream's failure is to our client; `unknown` is the word for "not found" of what was asked. The reason
     /// in full is for the log: an upstream's text can name hosts and accounts that are nobody's business.
     pub(super) fn of_upstream(place: &Place, error: &upstream::Error, unknown: ErrorKind) -> Self {
-        use upstream::{ErrorKind as Kind, Failure};
+        use upstream::{ErrorKind as Kind, Failure, Limit};
         let name = place.upstream.prefix();
         let (kind, message) = match error.kind() {
             Kind::NotFound => (unknown, "not found at the upstream".to_owned()),
@@ -124,11 +128,17 @@ impl Error {
                 ErrorKind::CredentialsRejected,
                 format!("upstream {name} does not accept the configured credentials"),
             ),
-            Kind::RateLimited { retry_after } => (
+            Kind::RateLimited { retry_after, limit } => (
                 ErrorKind::RateLimited {
                     retry_after: *retry_after,
                 },
-                format!("rate limit of upstream {name} reached"),
+                match (limit, retry_after) {
+                    (Limit::Held, Some(wait)) => format!(
+                        "rate limit of upstream {name}: it was not asked, and may be in {}",
+                        span(wait.as_secs().max(1))
+                    ),
+                    _ => format!("rate limit of upstream {name} reached"),
+                },
             ),
             Kind::Offline => (
                 ErrorKind::Offline,
@@ -157,6 +167,9 @@ impl Error {
                 repository = &*place.key,
                 "offline: nobody is asked"
             );
+        // What we did not ask was told when it began.
+        } else if error.is_held() {
+            tracing::debug!(upstream = name, repository = &*place.key, %error, "upstream not asked");
         } else if error.is_not_found() {
             tracing::debug!(upstream = name, repository = &*place.key, %error, "not found upstream");
         } else {
@@ -170,6 +183,7 @@ impl Error {
             outcome: Outcome::Miss,
             // A token service that refuses is a "not found" that says nothing about the content.
             allows_stale: error.allows_stale(),
+            held: error.is_held(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Reference, Tag};
 use crate::repository::TagState;
 use crate::storage::Index;
-use crate::upstream::{LoginState, Upstream};
+use crate::upstream::{self, LoginState, Purpose, Stretch, Upstream};
 
 use super::error::Error;
 use super::freshness::{Jitter, Verdict};
@@ -15,8 +15,8 @@ use super::inflight::Opened;
 use super::look::Found;
 use super::negative::Missing;
 use super::report::{
-    Content, CredentialReport, EndpointReport, Expected, Explanation, FillReport, Room, State, TagReport,
-    UpstreamReport, UpstreamState, span,
+    BudgetReport, Content, CredentialReport, EndpointReport, Expected, Explanation, FillReport, HeldReport,
+    Room, SlowedReport, State, TagReport, UpstreamReport, UpstreamState, span,
 };
 use super::revalidate::judge;
 use super::{Cache, Place};
@@ -129,9 +129,11 @@ impl Cache {
     pub fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
         let health = self.shared.metrics.upstream(upstream.prefix()).health();
         let ago = |at: Instant| at.elapsed().as_secs();
+        let told = pulls_report(upstream, Timestamp::now());
         let state = match &health.failed {
             Some((_, status)) if health.is_failing() && &**status == "429" => UpstreamState::Limited,
             Some(_) if health.is_failing() => UpstreamState::Failing,
+            _ if told.exhausted => UpstreamState::Limited,
             _ if health.answered.is_some() => UpstreamState::Well,
             _ => UpstreamState::Unasked,
         };
@@ -150,8 +152,13 @@ impl Cache {
                     breaker: endpoint.breaker.as_str().to_owned(),
                 })
                 .collect(),
-            limit: health.limit,
-            remaining: health.remaining,
+            limit: told.limit,
+            remaining: told.remaining,
+            ttl_percent: told.ttl_percent,
+            budgets: told.budgets,
+            pulls_saved: told.saved,
+            held: told.held,
+            slowed: told.slowed,
             bandwidth: upstream.bandwidth(),
             credentials: upstream
                 .login_states()
@@ -168,6 +175,7 @@ impl Cache {
             validated_at: state.validated_at,
             age_seconds: now.since(state.validated_at).as_secs(),
             ttl_seconds: place.freshness_of(tag).tag_ttl.as_secs(),
+            stretched_ttl_seconds: place.stretched_ttl(tag).map(|ttl| ttl.as_secs()),
             rule: place
                 .upstream
                 .config()
@@ -196,7 +204,7 @@ impl Cache {
         found: &Found,
         now: Timestamp,
     ) -> (Expected, bool, String) {
-        let settings = place.freshness_of(tag);
+        let settings = &place.freshness_now(tag);
         let here = found
             .manifest
             .as_ref()
@@ -212,6 +220,15 @@ impl Cache {
         let age = now.since(state.validated_at);
         let confirmed = format!("the upstream confirmed the tag {} ago", span(age.as_secs()));
         let ttl = span(settings.tag_ttl.as_secs());
+        let stretched = if place.stretched_ttl(tag).is_some() {
+            let report = self.upstream_report(&place.upstream);
+            let own = span(place.freshness_of(tag).tag_ttl.as_secs());
+            let left = report.remaining.unwrap_or_default();
+            let of = report.limit.unwrap_or_default();
+            format!(" (instead of {own}, since {left} of {of} pulls are left)")
+        } else {
+            String::new()
+        };
         let verdict = judge(place, tag, state, self.shared.troubled.get(place, tag));
         if verdict == Verdict::Fresh {
             let due = Jitter::of(&place.key, tag).shorten(settings.tag_ttl);
@@ -219,7 +236,7 @@ impl Cache {
             return (
                 Expected::Hit,
                 false,
-                format!("{confirmed}: fresh for another {left}"),
+                format!("{confirmed}: fresh for another {left}{stretched}"),
             );
         }
         if self.is_offline() {
@@ -255,11 +272,13 @@ impl Cache {
                 )
             }
             (None, Verdict::Revalidate) => format!(
-                "{confirmed}, longer ago than tag_ttl ({ttl}) and stale_if_error ({}) together: {asked} only if it confirms it",
+                "{confirmed}, longer ago than tag_ttl ({ttl}{stretched}) and stale_if_error ({}) together: {asked} only if it confirms it",
                 span(settings.stale_if_error.as_secs())
             ),
             (None, _) => {
-                format!("{confirmed}, its tag_ttl is {ttl}: {asked} if it is unchanged or the upstream fails")
+                format!(
+                    "{confirmed}, its tag_ttl is {ttl}{stretched}: {asked} if it is unchanged or the upstream fails"
+                )
             }
         };
         (Expected::Stale, true, reason)
@@ -323,5 +342,65 @@ fn credential_report(login: LoginState) -> CredentialReport {
         kind: login.kind.to_owned(),
         set_aside_seconds: left.map(|left| left.as_secs()),
         reason,
+    }
+}
+
+/// What is told of an upstream's pulls.
+struct PullsTold {
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    exhausted: bool,
+    ttl_percent: Option<u64>,
+    budgets: Vec<BudgetReport>,
+    saved: u64,
+    held: HeldReport,
+    slowed: Vec<SlowedReport>,
+}
+
+fn pulls_report(of: &Upstream, now: Timestamp) -> PullsTold {
+    let pulls = of.pulls();
+    // What is only known of, such as what anybody may pull beside our login, is of no use.
+    let any_in_use = pulls.budgets.iter().any(|budget| budget.in_use);
+    let in_use = || pulls.budgets.iter().filter(|budget| budget.in_use || !any_in_use);
+    let sum =
+        |of: fn(&upstream::BudgetReport) -> Option<u64>| in_use().filter_map(of).reduce(u64::saturating_add);
+    let held = |wanted| {
+        let found = pulls.held.iter().find(|(purpose, _)| *purpose == wanted);
+        found.map_or(0, |(_, count)| *count)
+    };
+    let stretch = of.stretch();
+    PullsTold {
+        limit: sum(|budget| budget.limit),
+        remaining: sum(|budget| budget.left),
+        exhausted: !pulls.budgets.is_empty() && in_use().all(|budget| budget.exhausted),
+        ttl_percent: (stretch != Stretch::NONE).then(|| stretch.percent()),
+        saved: pulls.saved,
+        held: HeldReport {
+            background: held(Purpose::Background),
+            refresh: held(Purpose::Refresh),
+            miss: held(Purpose::Miss),
+        },
+        budgets: pulls
+            .budgets
+            .into_iter()
+            .map(|budget| BudgetReport {
+                credential: budget.credential,
+                source: budget.source,
+                limit: budget.limit,
+                remaining: budget.left,
+                back_seconds: budget.back_at.map(|at| at.since(now).as_secs()),
+                empty_seconds: budget.lasts.map(|span| span.as_secs()),
+                exhausted: budget.exhausted,
+            })
+            .collect(),
+        slowed: pulls
+            .slowed
+            .into_iter()
+            .map(|slowed| SlowedReport {
+                host: slowed.host,
+                interval_millis: u64::try_from(slowed.interval.as_millis()).unwrap_or(u64::MAX),
+                pause_seconds: slowed.pause.as_secs(),
+            })
+            .collect(),
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
+use crate::upstream::{self, FetchedManifest};
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
@@ -61,7 +64,9 @@ impl Cache {
         }
         let usable = verdict == Verdict::UsableOnError;
         let shared = self.shared.clone();
-        let work = || shared.revalidate(place.clone(), tag.clone(), state);
+        // One that may not be served is as good as none.
+        let its = if usable { place.with_copy() } else { place.clone() };
+        let work = || shared.revalidate(its, tag.clone(), state);
         let run = self
             .shared
             .revalidations
@@ -112,18 +117,7 @@ impl Cache {
         self.shared
             .negative
             .check(place, Missing::Manifest(reference.clone()))?;
-        let shared = self.shared.clone();
-        let (its, wanted) = (place.clone(), reference.clone());
-        let work = move || async move { shared.fetch_if_missing(&its, &wanted).await };
-        let key = (place.key.clone(), reference);
-        let (mut manifest, mut collapsed) = self.shared.fetches.run(key.clone(), work.clone()).await;
-        // Work that nobody waited for may have been refused what we are given.
-        let refused = |error: &Error| matches!(error.kind, ErrorKind::RateLimited { .. });
-        if collapsed && matches!(&manifest, Some(Err(error)) if refused(error)) {
-            (manifest, collapsed) = self.shared.fetches.run(key, work).await;
-        }
-        let manifest =
-            manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up")))?;
+        let (manifest, collapsed) = self.shared.obtain(place, &reference).await?;
         Ok(Answer::new(manifest, CacheStatus::miss(collapsed)))
     }
 }
@@ -161,21 +155,41 @@ impl Shared {
         place: &Place,
         digest: &Digest,
     ) -> Result<Arc<StoredManifest>, Error> {
-        let (shared, its, reference) = (self.clone(), place.clone(), Reference::Digest(*digest));
-        let (key, digest) = ((place.key.clone(), reference.clone()), *digest);
-        let work = || async move {
-            match shared.linked_manifest(&its, &digest).await? {
-                Some(manifest) => Ok(manifest),
-                None => shared.fetch_manifest(&its, &reference).await,
+        let (manifest, _) = self.obtain(place, &Reference::Digest(*digest)).await?;
+        Ok(manifest)
+    }
+
+    /// The manifest, fetched if it is not here: one request for all who want it. The flag says that another client began it.
+    pub(super) async fn obtain(
+        self: &Arc<Self>,
+        place: &Place,
+        reference: &Reference,
+    ) -> Result<(Arc<StoredManifest>, bool), Error> {
+        let mut again = true;
+        loop {
+            let work = || self.clone().fetching(place.clone(), reference.clone());
+            let key = (place.key.clone(), reference.clone());
+            let (manifest, collapsed) = self.fetches.run(key, work).await;
+            match manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up"))) {
+                // It was not asked for whoever began this, who may be less urgent.
+                Err(error) if error.held && collapsed && std::mem::take(&mut again) => {}
+                manifest => return manifest.map(|manifest| (manifest, collapsed)),
             }
-        };
-        let (manifest, _) = self.fetches.run(key, work).await;
-        manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up")))
+        }
+    }
+
+    /// [`Shared::fetch_if_missing`] as a task of its own, which may want another of its kind.
+    fn fetching(
+        self: Arc<Self>,
+        place: Place,
+        reference: Reference,
+    ) -> BoxFuture<'static, Result<Arc<StoredManifest>, Error>> {
+        Box::pin(async move { self.fetch_if_missing(&place, &reference).await })
     }
 
     /// GETs a manifest, unless it has come between the client's look and this run: a herd is one request.
     async fn fetch_if_missing(
-        &self,
+        self: &Arc<Self>,
         place: &Place,
         reference: &Reference,
     ) -> Result<Arc<StoredManifest>, Error> {
@@ -192,7 +206,65 @@ impl Shared {
         {
             return Ok(manifest);
         }
-        self.fetch_manifest(place, reference).await
+        match reference {
+            Reference::Tag(tag) if place.upstream.counts_pulls(&place.name) => {
+                self.fetch_sparingly(place, tag).await
+            }
+            _ => self.fetch_manifest(place, reference).await,
+        }
+    }
+
+    /// A tag that is not here, where a GET costs a pull: a HEAD, which costs none, tells what it points at. That may be
+    /// here under another tag, and if not, its digest may be had from a mirror.
+    async fn fetch_sparingly(
+        self: &Arc<Self>,
+        place: &Place,
+        tag: &Tag,
+    ) -> Result<Arc<StoredManifest>, Error> {
+        let reference = Reference::Tag(tag.clone());
+        if !place.upstream.may_pull(&place.name, &place.errand()) && !self.may_be_here(place, tag).await? {
+            return self.fetch_manifest(place, &reference).await;
+        }
+        self.visible_manifest(place, &reference).await?;
+        let head = place
+            .upstream
+            .manifest_head(&place.name, &reference, &place.errand())
+            .await;
+        let digest = match head {
+            Ok(head) => head.digest,
+            Err(error) if error.is_absent() => {
+                self.negative.learn(place, Missing::Manifest(reference), &error);
+                return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown));
+            }
+            // It would meet the same.
+            Err(error) if matches!(error.kind(), upstream::ErrorKind::RateLimited { .. }) => {
+                return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown));
+            }
+            // GET decides.
+            Err(_) => None,
+        };
+        let Some(digest) = digest else {
+            return self.fetch_manifest(place, &reference).await;
+        };
+        let manifest = match self.linked_manifest(place, &digest).await? {
+            Some(manifest) => manifest,
+            None => self.obtain(place, &Reference::Digest(digest)).await?.0,
+        };
+        self.confirm_tag(place, tag, digest);
+        Ok(manifest)
+    }
+
+    /// Whether it makes sense to ask what a tag points at though it could not be fetched: when other tags of the repository
+    /// are here, and not for each client anew.
+    async fn may_be_here(&self, place: &Place, tag: &Tag) -> Result<bool, Error> {
+        let key = (place.key.clone(), tag.clone());
+        if self.unaffordable.contains_key(&key)
+            || self.repositories.known_tags(&place.key, 1).await?.is_empty()
+        {
+            return Ok(false);
+        }
+        self.unaffordable.insert(key, ());
+        Ok(true)
     }
 
     /// GETs a manifest, and keeps it before anything points at it.
@@ -201,7 +273,11 @@ impl Shared {
         place: &Place,
         reference: &Reference,
     ) -> Result<Arc<StoredManifest>, Error> {
-        self.visible_manifest(place, reference).await?;
+        // What will not be asked for need not be visible.
+        let before = place.upstream.may_pull(&place.name, &place.errand());
+        if before {
+            self.visible_manifest(place, reference).await?;
+        }
         let fetched = match place
             .upstream
             .manifest(&place.name, reference, &place.errand())
@@ -214,6 +290,19 @@ impl Shared {
                 return Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown));
             }
         };
+        if !before {
+            self.visible_manifest(place, reference).await?;
+        }
+        self.keep_manifest(place, reference, fetched)
+    }
+
+    /// Keeps what was fetched, if it is a manifest.
+    pub(super) fn keep_manifest(
+        &self,
+        place: &Place,
+        reference: &Reference,
+        fetched: FetchedManifest,
+    ) -> Result<Arc<StoredManifest>, Error> {
         let outline = outline(place, reference, &fetched.bytes, fetched.media_type.as_ref())?;
         let stored = Arc::new(StoredManifest {
             bytes: fetched.bytes,
@@ -225,8 +314,7 @@ impl Shared {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        let health = self.metrics.upstream(place.upstream.prefix()).health();
-        let counted = health.remaining.is_some();
+        let counted = place.upstream.counts_pulls(&place.name);
         let class_of = |bytes| eviction::class_of(bytes, counted);
         self.repositories
             .put_manifest(&place.key, &stored, &outline, tag, class_of);

@@ -127,6 +127,21 @@ impl Place {
     fn freshness_of(&self, tag: &Tag) -> &Freshness {
         self.upstream.config().freshness_of(&self.key, tag.as_str())
     }
+
+    /// How long a tag is fresh now, where that is longer than configured.
+    fn stretched_ttl(&self, tag: &Tag) -> Option<Duration> {
+        let now = self.freshness_now(tag).tag_ttl;
+        (now != self.freshness_of(tag).tag_ttl).then_some(now)
+    }
+
+    /// The same as it holds now: the fewer pulls are left, the longer a tag is fresh.
+    fn freshness_now(&self, tag: &Tag) -> Freshness {
+        let settings = self.freshness_of(tag);
+        Freshness {
+            tag_ttl: self.upstream.stretch().apply(settings.tag_ttl),
+            ..*settings
+        }
+    }
 }
 
 /// The engine. Cheap to clone.
@@ -151,6 +166,8 @@ struct Shared {
     stop: CancellationToken,
     fetches: Collapse<(Key, Reference), Result<Arc<StoredManifest>, Error>>,
     revalidations: Collapse<(Key, Tag), Result<Revalidated, Error>>,
+    /// Tags that were asked for a moment ago though there were no pulls left for them.
+    unaffordable: moka::sync::Cache<(Key, Tag), ()>,
     probes: Collapse<(Key, Digest), Result<u64, Error>>,
     tag_lists: listings::TagLists,
     referrers: referrers::ReferrersLists,
@@ -187,6 +204,10 @@ impl Cache {
             stop: CancellationToken::new(),
             fetches: Collapse::default(),
             revalidations: Collapse::default(),
+            unaffordable: moka::sync::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(Duration::from_mins(3))
+                .build(),
             probes: Collapse::default(),
             tag_lists: listings::TagLists::default(),
             referrers: referrers::ReferrersLists::default(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, referrers_fallback_tag};
+use crate::oci::{Descriptor, Digest, Manifest, MediaType, Reference, referrers_fallback_tag};
 use crate::repository::Key;
 use crate::upstream;
 
@@ -81,6 +81,9 @@ impl Instead<Vec<Descriptor>> for Heard<'_> {
 
 impl Shared {
     async fn ask_referrers(&self, place: &Place, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let is_here = self.linked_manifest(place, subject).await?.is_some();
+        // Of what is here something can be told in any case.
+        let place = &if is_here { place.with_copy() } else { place.clone() };
         let by_api = place
             .upstream
             .referrers(&place.name, subject, &list_errand(place))
@@ -91,7 +94,7 @@ impl Shared {
             None => self.fallback_referrers(place, subject).await?,
         };
         // Anybody may ask about any digest: "none" is worth a row only for what is here.
-        if !descriptors.is_empty() || self.linked_manifest(place, subject).await?.is_some() {
+        if !descriptors.is_empty() || is_here {
             self.repositories
                 .put_referrers(&place.key, subject, descriptors.clone());
         }
@@ -106,24 +109,49 @@ impl Shared {
             return Ok(Vec::new());
         };
         let (reference, errand) = (Reference::Tag(tag), list_errand(place));
-        match place
+        let head = place
             .upstream
             .manifest_head(&place.name, &reference, &errand)
-            .await
-        {
-            Ok(_) => {}
+            .await;
+        let digest = match head {
+            Ok(head) => head.digest,
             Err(error) if error.is_absent() => return Ok(Vec::new()),
-            Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => {}
+            Err(error) if *error.kind() == upstream::ErrorKind::HeadRefused => None,
             Err(error) => return Err(failed(&error)),
+        };
+        if let Some(digest) = digest {
+            return self.listed_in(place, digest).await;
         }
+        // Not to be told apart from the one of before: it is fetched each time.
         let fetched = match place.upstream.manifest(&place.name, &reference, &errand).await {
             Ok(fetched) => fetched,
             Err(error) if error.is_absent() => return Ok(Vec::new()),
             Err(error) => return Err(failed(&error)),
         };
-        // Whatever else stands under that tag lists no referrers.
-        Ok(Manifest::parse(&fetched.bytes, fetched.media_type.as_ref())
-            .map(|index| index.manifests)
-            .unwrap_or_default())
+        Ok(listed(&fetched.bytes, fetched.media_type.as_ref()))
     }
+    /// What the index with this digest lists. It is kept: fetched once, however often it is asked for.
+    async fn listed_in(&self, place: &Place, index: Digest) -> Result<Vec<Descriptor>, Error> {
+        if let Some(manifest) = self.linked_manifest(place, &index).await? {
+            return Ok(listed(&manifest.bytes, Some(&manifest.media_type)));
+        }
+        let (reference, errand) = (Reference::Digest(index), list_errand(place));
+        match place.upstream.manifest(&place.name, &reference, &errand).await {
+            Ok(fetched) => {
+                let descriptors = listed(&fetched.bytes, fetched.media_type.as_ref());
+                // What is no manifest is not kept, and lists nothing.
+                let _ = self.keep_manifest(place, &reference, fetched);
+                Ok(descriptors)
+            }
+            Err(error) if error.is_absent() => Ok(Vec::new()),
+            Err(error) => Err(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
+        }
+    }
+}
+
+/// The manifests that an index names. Whatever else stands under a fallback tag lists no referrers.
+fn listed(bytes: &[u8], media_type: Option<&MediaType>) -> Vec<Descriptor> {
+    Manifest::parse(bytes, media_type)
+        .map(|index| index.manifests)
+        .unwrap_or_default()
 }

@@ -98,8 +98,11 @@ pub struct TagReport {
     pub validated_at: Timestamp,
     /// How long ago that was.
     pub age_seconds: u64,
-    /// How long it is fresh for.
+    /// How long it is fresh for, as configured.
     pub ttl_seconds: u64,
+    /// How long it is fresh for now, because few pulls are left; absent when it is as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stretched_ttl_seconds: Option<u64>,
     /// The pattern of the `tag_rule` that says so; absent when it is the upstream's `tag_ttl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -266,10 +269,10 @@ pub struct UpstreamReport {
     /// How its endpoints stand, the registry first, then its mirrors.
     #[serde(default)]
     pub endpoints: Vec<EndpointReport>,
-    /// Its rate limit, in pulls, as last told.
+    /// Its limit on pulls, of all credentials in use together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// What was left of it, as last told.
+    /// Pulls that are left of it: as last told, less what was spent since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
     /// The bandwidth cap that holds now, in bytes per second.
@@ -278,6 +281,21 @@ pub struct UpstreamReport {
     /// Its credentials, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialReport>,
+    /// How much longer tags are fresh than configured because few pulls are left, in percent; absent when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_percent: Option<u64>,
+    /// The limit by credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetReport>,
+    /// Manifests that clients pulled without costing a pull, over all runs of the daemon.
+    #[serde(default)]
+    pub pulls_saved: u64,
+    /// Requests that were not made because they would have cost a pull, since the start.
+    #[serde(default)]
+    pub held: HeldReport,
+    /// Its hosts that are asked slowly because they refused too many requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slowed: Vec<SlowedReport>,
 }
 
 /// A credential of an upstream.
@@ -293,6 +311,52 @@ pub struct CredentialReport {
     /// Why it is set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What a credential may still pull.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetReport {
+    /// Its name; `anonymous` for none.
+    pub credential: String,
+    /// Whose budget it is, as the registry tells: an address, a network or an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Pulls in a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Pulls that are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// In how long all of them are back at the latest; when none are left, in how long some are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_seconds: Option<u64>,
+    /// In how long none are left at the present rate; absent while they last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_seconds: Option<u64>,
+    /// None are left, or the registry refuses.
+    pub exhausted: bool,
+}
+
+/// Requests that were not made, by what they were for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldReport {
+    /// Nobody waited for it.
+    pub background: u64,
+    /// A copy was here.
+    pub refresh: u64,
+    /// A client waited, and nothing was here.
+    pub miss: u64,
+}
+
+/// A host that is asked slowly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowedReport {
+    /// The host.
+    pub host: String,
+    /// The time between two requests to it, in milliseconds.
+    pub interval_millis: u64,
+    /// How long it is not asked at all.
+    pub pause_seconds: u64,
 }
 
 /// `GET /api/status`.

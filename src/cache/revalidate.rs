@@ -78,7 +78,7 @@ pub(super) enum Revalidated {
 pub(super) fn judge(place: &Place, tag: &Tag, state: &TagState, trouble: Option<Trouble>) -> Verdict {
     let known = Known::of(state, trouble.map(|trouble| trouble.until));
     let jitter = Jitter::of(&place.key, tag);
-    freshness::judge(&known, Timestamp::now(), place.freshness_of(tag), jitter)
+    freshness::judge(&known, Timestamp::now(), &place.freshness_now(tag), jitter)
 }
 
 /// Until when a tag that was confirmed is fresh.
@@ -88,14 +88,14 @@ pub(super) fn fresh_until(place: &Place, tag: &Tag, state: &TagState) -> Timesta
 }
 
 impl Shared {
-    /// Asks the upstream, and notes what came of it: here, because whoever waits may leave.
+    /// Asks the upstream, and notes what came of it: here, because whoever waits may leave. As urgent as `place` says.
     pub(super) async fn revalidate(
         self: Arc<Self>,
         place: Place,
         tag: Tag,
         state: TagState,
     ) -> Result<Revalidated, Error> {
-        let outcome = self.compare(&place.with_copy(), &tag, state).await;
+        let outcome = self.compare(&place, &tag, state).await;
         match &outcome {
             Ok(Revalidated::Gone { status, .. }) => self.troubled.note(&place, &tag, LEFT_ALONE, *status),
             Ok(_) => self.troubled.forget(&place, &tag),

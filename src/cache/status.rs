@@ -120,6 +120,15 @@ impl CacheStatus {
         }
     }
 
+    /// Whether a manifest was answered so without fetching it for this client.
+    pub fn saves_a_pull(&self) -> bool {
+        match self.outcome {
+            Outcome::Hit | Outcome::Revalidated | Outcome::Stale => true,
+            Outcome::Miss => self.collapsed,
+            Outcome::Negative | Outcome::None => false,
+        }
+    }
+
     /// The header's value (RFC 9211 section 2). `unverified`: some of the body may be sent before its digest is known.
     pub fn header(&self, unverified: bool) -> HeaderValue {
         if *self == Self::HIT && !unverified {

@@ -9,6 +9,7 @@ mod bundle;
 mod client;
 mod done;
 pub mod job;
+mod limits;
 mod offline;
 mod online;
 mod preserve;

@@ -8,7 +8,7 @@ use crate::cache::report::{
 };
 use crate::clock::Timestamp;
 
-use super::{done, pulls};
+use super::{done, limits, pulls};
 
 /// Rows in columns, each as wide as its widest cell; those of `right` are aligned to the right.
 pub(super) fn table(rows: &[Vec<String>], indent: &str, right: &[usize]) -> String {
@@ -246,6 +246,11 @@ pub(super) fn status(status: &Status) -> String {
             );
         }
     }
+    let rows: Vec<_> = status.upstreams.iter().flat_map(limits::rows).collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&rows, "", &[]));
+    }
     if !status.fills.is_empty() {
         let mut rows = vec![cells(["fetching", "for", "here", "", "readers"])];
         rows.extend(status.fills.iter().map(|fill| {
@@ -299,10 +304,12 @@ pub(super) fn explanation(told: &Explanation) -> String {
             .as_ref()
             .map_or_else(|| "tag_ttl".to_owned(), |rule| format!("tag_rule {rule}"));
         let line = format!(
-            "{}, confirmed {} ago, {rule} {}",
+            "{}, confirmed {} ago, {rule} {}{}",
             tag.digest,
             span(tag.age_seconds),
-            span(tag.ttl_seconds)
+            span(tag.ttl_seconds),
+            tag.stretched_ttl_seconds
+                .map_or_else(String::new, |ttl| format!(", now {}", span(ttl)))
         );
         lines.push(cells(["tag", &line]));
     }

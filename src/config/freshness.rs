@@ -245,7 +245,7 @@ pub(super) fn tag_pattern(text: &str) -> Result<String, String> {
 }
 
 /// A pattern for repositories' names.
-fn repository_pattern(text: &str) -> Result<String, String> {
+pub(super) fn repository_pattern(text: &str) -> Result<String, String> {
     let in_name =
         |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-' | '/');
     check_pattern(text, 255, in_name, "repository")?;

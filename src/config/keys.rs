@@ -70,6 +70,8 @@ pub(super) const UPSTREAM: &[&str] = &[
     "bandwidth",
     "background_bandwidth",
     "bandwidth_window",
+    "reserve",
+    "reserve_share",
     "tag_ttl",
     "stale_if_error",
     "negative_ttl",

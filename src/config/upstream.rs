@@ -13,7 +13,8 @@ use super::credentials::{
     read_identity,
 };
 use super::fault::Fault;
-use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules};
+use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules, repository_pattern};
+use super::glob::Glob;
 use super::keys;
 use super::mirror::{self, Mirror};
 use super::reader::Reader;
@@ -22,6 +23,8 @@ use super::value;
 
 /// More downloads than this for one blob make registries suspicious.
 const MOST_PARALLEL: usize = 16;
+/// `reserve_share`, unless it is given.
+const RESERVE_SHARE: u8 = 10;
 
 /// What a fill does when all its clients have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +120,10 @@ pub struct UpstreamConfig {
     pub parallel: usize,
     /// Bytes per second that we take.
     pub bandwidth: BandwidthConfig,
+    /// Repositories (names there) for which the last pulls are kept.
+    pub reserve: Vec<Glob>,
+    /// How many pulls that are, in percent of the limit.
+    pub reserve_share: u8,
     /// How long what it said holds, where no rule says otherwise.
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
@@ -339,6 +346,15 @@ fn read_one(
         })
         .unwrap_or(4);
     let bandwidth = BandwidthConfig::read(&mut reader, &prefix);
+    let reserve = reader.take("reserve", |entry| {
+        entry.list(|item| repository_pattern(item.trim()).map(Glob::new))
+    });
+    let reserve_share = reader.take_entry("reserve_share", |entry| share(entry.text()?));
+    if let (None, Some((_, origin))) = (&reserve, &reserve_share)
+        && !reader.failed("reserve")
+    {
+        reader.fault(origin, "reserve_share", "does nothing without reserve");
+    }
     let freshness = Spans::read(&mut reader).over(defaults.freshness);
     let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
     let refresh_ahead = reader
@@ -390,6 +406,8 @@ fn read_one(
         min_rate,
         parallel,
         bandwidth,
+        reserve: reserve.unwrap_or_default(),
+        reserve_share: reserve_share.map_or(RESERVE_SHARE, |(share, _)| share),
         freshness,
         finish_fill,
         refresh_ahead,
@@ -441,6 +459,15 @@ fn no_proxy(item: &str) -> Result<String, String> {
         return Err(format!("`{item}` is no host, .domain, address or network"));
     }
     Ok(item.to_ascii_lowercase())
+}
+
+/// A part of all pulls.
+fn share(text: &str) -> Result<u8, String> {
+    let percent = text.trim().strip_suffix('%');
+    percent
+        .and_then(|number| number.trim().parse().ok())
+        .filter(|percent| (1..=90).contains(percent))
+        .ok_or_else(|| format!("`{text}` is not from \"1%\" to \"90%\""))
 }
 
 /// No host may lead to two upstreams, and no prefix may be another one's host: names would be ambiguous.

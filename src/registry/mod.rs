@@ -46,6 +46,11 @@ impl Repository {
         &self.place.key
     }
 
+    /// A client pulled a manifest of it that was not fetched for that.
+    pub fn pull_saved(&self) {
+        self.place.upstream.pull_saved();
+    }
+
     /// The value for `OCI-Namespace`: the `ns` that the client asked with.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()

@@ -15,7 +15,7 @@ use prometheus::{
 
 use super::preserve_metrics::PreserveMetrics;
 use super::storage_metrics::StorageMetrics;
-use super::upstream_metrics::{FillMetrics, UpstreamMetrics, Upstreams};
+use super::upstream_metrics::{FillMetrics, PullsLeft, UpstreamMetrics, Upstreams};
 
 /// Most values of the labels of a request whose children are kept by index.
 const DOORS: usize = 4;
@@ -123,13 +123,38 @@ impl Metrics {
             ),
             limit: family.gauges(
                 "wharfinger_upstream_ratelimit_limit",
-                "The rate limit that the upstream told last, in requests.",
-                &["upstream"],
+                "Pulls in a window, as the upstream told last, by the credential that they are spent with.",
+                &["upstream", "credential"],
             ),
             remaining: family.gauges(
                 "wharfinger_upstream_ratelimit_remaining",
-                "What the upstream said was left of its rate limit, in requests, as last seen.",
+                "Pulls that are left, as the upstream told last, less what was spent since.",
+                &["upstream", "credential"],
+            ),
+            reset: family.gauges(
+                "wharfinger_upstream_ratelimit_reset_timestamp_seconds",
+                "When all pulls are back at the latest, or the first ones when none are left, in seconds since 1970.",
+                &["upstream", "credential"],
+            ),
+            empty: family.gauges(
+                "wharfinger_upstream_ratelimit_empty_seconds",
+                "In how many seconds no pulls are left at the present rate; absent while they last.",
+                &["upstream", "credential"],
+            ),
+            saved: family.counters(
+                "wharfinger_upstream_pulls_saved_total",
+                "Manifests that clients pulled without costing a pull, over all runs of the daemon.",
                 &["upstream"],
+            ),
+            held: family.counters(
+                "wharfinger_upstream_pulls_held_total",
+                "Requests that were not made because they would have cost a pull, by what they were for.",
+                &["upstream", "purpose"],
+            ),
+            slowdown: family.gauges(
+                "wharfinger_upstream_slowdown_milliseconds",
+                "The time between two requests to a host that refused too many; 0 when it is asked as usual.",
+                &["upstream", "host"],
             ),
             open: family.gauges(
                 "wharfinger_upstream_endpoint_open",
@@ -267,18 +292,22 @@ impl Metrics {
         self.upstreams.moved_on.with_label_values(&[prefix]).inc();
     }
 
-    /// What an upstream said of its rate limit, in requests.
-    pub fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>) {
-        self.upstream(prefix).limit_told(limit, remaining);
-        let told = [
-            (&self.upstreams.limit, limit),
-            (&self.upstreams.remaining, remaining),
-        ];
-        for (gauges, value) in told {
-            if let Some(value) = value {
-                gauges
-                    .with_label_values(&[prefix])
-                    .set(i64::try_from(value).unwrap_or(i64::MAX));
+    /// What is known of the pulls that a credential has left.
+    pub fn pulls_left(&self, prefix: &str, credential: &str, told: PullsLeft) {
+        let families = &self.upstreams;
+        let labels = [prefix, credential];
+        for (gauges, value) in [
+            (&families.limit, told.limit),
+            (&families.remaining, told.left),
+            (&families.reset, told.back_at),
+            (&families.empty, told.lasts),
+        ] {
+            match value {
+                Some(value) => gauges
+                    .with_label_values(&labels)
+                    .set(i64::try_from(value).unwrap_or(i64::MAX)),
+                // It was not there, at worst.
+                None => drop(gauges.remove_label_values(&labels)),
             }
         }
     }
@@ -301,6 +330,22 @@ impl Metrics {
             .set_aside
             .with_label_values(&[prefix, name])
             .set(i64::from(set_aside));
+    }
+
+    /// So many more manifests were pulled without costing a pull.
+    pub fn pulls_saved(&self, prefix: &str, more: u64) {
+        self.upstreams.saved.with_label_values(&[prefix]).inc_by(more);
+    }
+
+    /// A request was not made because it would have cost a pull.
+    pub fn pull_held(&self, prefix: &str, purpose: &str) {
+        self.upstreams.held.with_label_values(&[prefix, purpose]).inc();
+    }
+
+    /// A host is asked at this interval at most; zero for as usual.
+    pub fn slowed(&self, prefix: &str, host: &str, interval: Duration) {
+        let gauge = self.upstreams.slowdown.with_label_values(&[prefix, host]);
+        gauge.set(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
     }
 
     /// Requests that have ended, by what the cache did for them.
@@ -438,13 +483,21 @@ mod tests {
         metrics.upstream("quay").bytes_out(word(0, "hit"), 7);
         metrics.upstream("quay").bytes_out(word(50, "odd"), 8);
         metrics.upstream_request("quay", "blob", "200");
-        metrics.rate_limit("quay", Some(100), None);
-        metrics.rate_limit("quay", None, Some(42));
-        let health = metrics.upstream("quay").health();
-        assert_eq!((health.limit, health.remaining), (Some(100), Some(42)));
         metrics.bandwidth("quay", Some(1 << 20));
         metrics.bandwidth("github", None);
         metrics.waited("quay", "turn", Duration::from_millis(1500));
+        let told = |left, lasts| PullsLeft {
+            limit: Some(100),
+            left: Some(left),
+            back_at: Some(17),
+            lasts,
+        };
+        metrics.pulls_left("quay", "ci", told(43, Some(3600)));
+        assert!(metrics.render().contains("_empty_seconds{"));
+        metrics.pulls_left("quay", "ci", told(42, None));
+        metrics.pulls_saved("quay", 3);
+        metrics.pull_held("quay", "refresh");
+        metrics.slowed("quay", "quay.io", Duration::from_millis(500));
         metrics.started_at(17);
         let text = metrics.render();
         for line in [
@@ -456,14 +509,19 @@ mod tests {
             r#"wharfinger_response_bytes_total{outcome="hit",upstream="quay"} 7"#,
             r#"wharfinger_response_bytes_total{outcome="odd",upstream="quay"} 8"#,
             r#"wharfinger_upstream_requests_total{kind="blob",status="200",upstream="quay"} 1"#,
-            r#"wharfinger_upstream_ratelimit_limit{upstream="quay"} 100"#,
-            r#"wharfinger_upstream_ratelimit_remaining{upstream="quay"} 42"#,
             r#"wharfinger_upstream_bandwidth_limit_bytes{upstream="quay"} 1048576"#,
             r#"wharfinger_upstream_bandwidth_limit_bytes{upstream="github"} 0"#,
             r#"wharfinger_upstream_waited_seconds_total{for="turn",upstream="quay"} 1.5"#,
+            r#"wharfinger_upstream_ratelimit_limit{credential="ci",upstream="quay"} 100"#,
+            r#"wharfinger_upstream_ratelimit_remaining{credential="ci",upstream="quay"} 42"#,
+            r#"wharfinger_upstream_ratelimit_reset_timestamp_seconds{credential="ci",upstream="quay"} 17"#,
+            r#"wharfinger_upstream_pulls_saved_total{upstream="quay"} 3"#,
+            r#"wharfinger_upstream_pulls_held_total{purpose="refresh",upstream="quay"} 1"#,
+            r#"wharfinger_upstream_slowdown_milliseconds{host="quay.io",upstream="quay"} 500"#,
             "process_start_time_seconds 17",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        assert!(!text.contains("_empty_seconds{"));
     }
 }

@@ -15,4 +15,4 @@ pub use logging::{LogGuard, LoggingError, start_logging};
 pub use metrics::{Metrics, Word};
 pub use preserve_metrics::PreserveMetrics;
 pub use storage_metrics::StorageMetrics;
-pub use upstream_metrics::{FillMetrics, Health, UpstreamMetrics};
+pub use upstream_metrics::{FillMetrics, Health, PullsLeft, UpstreamMetrics};

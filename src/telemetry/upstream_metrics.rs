@@ -18,6 +18,11 @@ pub(super) struct Upstreams {
     pub(super) requests: IntCounterVec,
     pub(super) limit: IntGaugeVec,
     pub(super) remaining: IntGaugeVec,
+    pub(super) reset: IntGaugeVec,
+    pub(super) empty: IntGaugeVec,
+    pub(super) saved: IntCounterVec,
+    pub(super) held: IntCounterVec,
+    pub(super) slowdown: IntGaugeVec,
     pub(super) open: IntGaugeVec,
     pub(super) hedges: IntCounterVec,
     pub(super) moved_on: IntCounterVec,
@@ -36,6 +41,19 @@ pub struct UpstreamMetrics {
     health: Mutex<Health>,
 }
 
+/// What is known of the pulls that a credential has left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PullsLeft {
+    /// Pulls in a window.
+    pub limit: Option<u64>,
+    /// Pulls that are left.
+    pub left: Option<u64>,
+    /// When they are back, in seconds since 1970.
+    pub back_at: Option<u64>,
+    /// In how many seconds none are left.
+    pub lasts: Option<u64>,
+}
+
 /// How an upstream was when it was last asked.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -43,10 +61,6 @@ pub struct Health {
     pub answered: Option<Instant>,
     /// When it last failed, and how: 429, a 5xx, or the word of why there was no status.
     pub failed: Option<(Instant, Box<str>)>,
-    /// Its rate limit as last told, in requests.
-    pub limit: Option<u64>,
-    /// What was left of it, as last told.
-    pub remaining: Option<u64>,
 }
 
 impl Health {
@@ -89,12 +103,6 @@ impl UpstreamMetrics {
         } else {
             health.failed = Some((now, status.into()));
         }
-    }
-
-    pub(super) fn limit_told(&self, limit: Option<u64>, remaining: Option<u64>) {
-        let mut health = self.health_mut();
-        health.limit = limit.or(health.limit);
-        health.remaining = remaining.or(health.remaining);
     }
 
     /// So many bytes of content came from it.

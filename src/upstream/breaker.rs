@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::error::{Error, ErrorKind, Failure};
+use super::error::{Error, ErrorKind, Failure, Limit};
 
 /// Failed questions in a row that open it. Each of them was asked several times already.
 const OPENS_AT: u32 = 3;
@@ -309,7 +309,11 @@ impl Pass<'_> {
                 }
                 opened
             }
-            ErrorKind::RateLimited { retry_after } => {
+            // It was not asked.
+            ErrorKind::RateLimited {
+                limit: Limit::Held, ..
+            } => return false,
+            ErrorKind::RateLimited { retry_after, .. } => {
                 let mut machine = self.breaker.lock();
                 machine.answered();
                 let span = retry_after.unwrap_or(LIMITED).min(MOST_LIMITED);

@@ -5,28 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue, RANGE};
 use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::Sent;
+use super::budget::Reason;
 use super::credentials::{Grant, Login};
 use super::endpoint::Endpoint;
-use super::errand::{Access, Errand, SharedPurpose};
-use super::error::{Error, ErrorKind, Failure};
-use super::logins::{Choice, LoginName, Wish};
+use super::errand::{Access, Errand, Purpose, SharedPurpose};
+use super::error::{Error, ErrorKind, Failure, Limit};
+use super::governor::Spending;
+use super::logins::{Choice, Left, LoginName, Wish};
 use super::observer::RequestKind;
 use super::reply::Reply;
-use super::retry::{self, Window};
+use super::retry::Window;
+use super::slowdown;
 use super::transport::{Request, host_of};
 use super::turns::Lane;
-use crate::clock::Timestamp;
 use crate::oci::RepositoryName;
 
 /// Redirects followed for one question.
 const MAX_HOPS: usize = 5;
 /// Challenges answered for one request.
 const MAX_ANSWERS: usize = 2;
+/// How often a client's question is asked again after too many requests.
+const RETURNS: usize = 2;
 
 /// A question about a repository.
 pub(super) struct Call<'a> {
@@ -112,22 +116,23 @@ impl Endpoint {
         let mut tried: Vec<LoginName> = Vec::new();
         let mut kept: Option<(Hope, Result<Answer, Error>)> = None;
         loop {
-            let now = Instant::now();
             let wish = Wish {
                 repository: call.repository,
                 counted: call.counts(),
                 tried: &tried,
             };
-            let Some(Choice { login, makeshift }) = self.logins.choose(&wish, |login| login.left(now)) else {
+            let Some(Choice { login, makeshift }) = self.logins.choose(&wish, |login| self.left(call, login))
+            else {
                 let nobody = || Err(self.none_accepted());
                 return kept.map_or_else(nobody, |(_, result)| result);
             };
-            let result = self.ask_as(call, &login).await;
-            let hope = match &result {
+            let mut result = self.ask_as(call, &login).await;
+            let hope = match &mut result {
                 Ok(answer) if answer.foreign => None,
                 Ok(answer) => match answer.reply.status().as_u16() {
                     401 | 403 => Some(Hope::Denied),
-                    429 if call.counts() => Some(Hope::Spent),
+                    // Any other limit is on everybody at our address.
+                    429 if call.counts() && answer.reply.limit().await.0 == Limit::Pulls => Some(Hope::Spent),
                     _ => None,
                 },
                 Err(error) => match error.kind() {
@@ -147,12 +152,9 @@ impl Endpoint {
                     let rejected = kept.and_then(|(_, result)| result.err());
                     return Err(rejected.unwrap_or_else(|| self.none_accepted()));
                 }
-                (Hope::Spent, result) => {
-                    let told = match result {
-                        Ok(answer) => retry::retry_after(answer.reply.headers(), Timestamp::now()),
-                        Err(error) => error.retry_after(),
-                    };
-                    login.rest(told.unwrap_or(REST.0).min(REST.1));
+                // Its budget knows of pulls; this is a token service that gives it nothing for a while.
+                (Hope::Spent, Err(error)) if !error.is_held() => {
+                    login.rest(error.retry_after().unwrap_or(REST.0).min(REST.1));
                 }
                 _ => {}
             }
@@ -175,10 +177,130 @@ impl Endpoint {
             .error(&host, ErrorKind::CredentialsRejected, message)
     }
 
-    /// Asks with one login. Signed URLs expire, so a redirect's target that refuses is asked for anew, once.
-    pub(super) async fn ask_as(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Answer, Error> {
+    /// What a login's budget has left for this.
+    fn left(&self, call: &Call<'_>, login: &Login) -> Left {
+        let (purpose, name) = (call.errand.purpose.get(), login.name());
+        if login.rests(Instant::now()) || !self.governor.allows(name, purpose, call.repository) {
+            return Left::Nothing;
+        }
+        self.governor.left(name).map_or(Left::Unknown, Left::Some)
+    }
+
+    /// Whether a GET of a manifest would be sent for `errand`, with whatever login, as far as is known now.
+    pub(super) fn may_pull(&self, repository: &RepositoryName, errand: &Errand) -> bool {
+        let purpose = errand.purpose.get();
+        let allows = |login: &Arc<Login>| self.governor.allows(login.name(), purpose, repository);
+        match errand.access {
+            Access::Configured if !self.logins.all().is_empty() => self.logins.all().iter().any(allows),
+            _ => allows(self.logins.stranger()),
+        }
+    }
+
+    /// Asks with one login, if what it costs may be spent.
+    ///
+    /// # Errors
+    /// `RateLimited` without having asked, when the pulls that are left are kept, or used up.
+    async fn ask_as(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Answer, Error> {
+        if !matches!(call.kind, RequestKind::Manifest | RequestKind::ManifestHead) {
+            return self.ask_freely(call, login, None).await;
+        }
+        let spending = self.spending(call, login).await?;
+        let mut answer = match self.ask_freely(call, login, Some(&spending)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It may have been counted, unless it never got there.
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::Unavailable(Failure::Timeout | Failure::Cut)
+                ) {
+                    spending.answered(call.repository, false);
+                }
+                return Err(error);
+            }
+        };
+        match answer.reply.status().as_u16() {
+            429 => match answer.reply.limit().await {
+                (Limit::Pulls, retry_after) => spending.refused(call.repository, retry_after),
+                _ => spending.answered(call.repository, false),
+            },
+            status => spending.answered(call.repository, status == 200),
+        }
+        Ok(answer)
+    }
+
+    /// Leave to spend what a question costs. When there is none, a free question about the very same learns now and then
+    /// whether there is again.
+    async fn spending(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Spending, Error> {
+        let (governor, credential) = (&self.governor, &**login.name());
+        if call.kind != RequestKind::Manifest {
+            return Ok(governor.free(credential));
+        }
+        let purpose = call.errand.purpose.get();
+        let mut asked = governor.counted(credential, purpose, call.repository).await;
+        if asked.as_ref().is_err_and(|held| held.probe) {
+            let question = Call {
+                kind: RequestKind::ManifestHead,
+                method: Method::HEAD,
+                url: call.url.clone(),
+                headers: call.headers.clone(),
+                ..*call
+            };
+            let answer = Box::pin(self.ask_as(&question, login)).await?;
+            if answer.reply.status().as_u16() != 200 {
+                let error = self.failure(&question, answer).await;
+                if error.is_not_found() {
+                    return Err(error);
+                }
+            }
+            asked = governor.counted(credential, purpose, call.repository).await;
+        }
+        asked.map_err(|held| {
+            governor.note_held(credential, purpose, &held);
+            let kind = ErrorKind::RateLimited {
+                retry_after: Some(held.retry_after),
+                limit: Limit::Held,
+            };
+            let why = match held.reason {
+                Reason::Empty => "no pulls are left",
+                Reason::Kept => "the pulls that are left are kept for what is more urgent",
+            };
+            let message = format!("not asked for {} s more: {why}", held.retry_after.as_secs());
+            self.transport.error(&host_of(&self.url), kind, message)
+        })
+    }
+
+    /// Asks. Where a client waits, a registry that refuses too many requests is asked again when its turn comes.
+    async fn ask_freely(
+        &self,
+        call: &Call<'_>,
+        login: &Arc<Login>,
+        spending: Option<&Spending>,
+    ) -> Result<Answer, Error> {
+        for _ in 0..RETURNS {
+            let mut answer = self.ask_once(call, login, spending).await?;
+            // What goes on with a blob, or brings more of it at once, has its own ways.
+            let waits = call.errand.purpose.get() == Purpose::Miss && !call.headers.contains_key(RANGE);
+            if answer.reply.status().as_u16() != 429 || !waits {
+                return Ok(answer);
+            }
+            match answer.reply.limit().await {
+                // The transport waits for the turn.
+                (Limit::Requests, wait) if wait.unwrap_or_default() <= slowdown::PATIENCE => {}
+                _ => return Ok(answer),
+            }
+        }
+        self.ask_once(call, login, spending).await
+    }
+
+    /// Asks. Signed URLs expire, so a redirect's target that refuses is asked for anew, once.
+    async fn ask_once(
+        &self,
+        call: &Call<'_>,
+        login: &Arc<Login>,
+        spending: Option<&Spending>,
+    ) -> Result<Answer, Error> {
         let window = Window::new();
-        let answer = self.walk(call, login, window).await?;
+        let answer = self.walk(call, login, spending, window).await?;
         let refused = matches!(answer.reply.status().as_u16(), 401 | 403 | 410);
         // HEAD is refused by targets whose URL is signed for GET: asking again does not help.
         if !answer.foreign || !refused || call.method == Method::HEAD {
@@ -190,7 +312,7 @@ impl Endpoint {
             "a redirect's target refuses: asking the registry for another"
         );
         answer.reply.drain().await;
-        self.walk(call, login, window).await
+        self.walk(call, login, spending, window).await
     }
 
     /// The error that an answer is when it is not what was hoped for.
@@ -214,7 +336,13 @@ impl Endpoint {
     }
 
     /// Follows redirects. Credentials are left behind where scheme, host or port change, and never taken up again.
-    async fn walk(&self, call: &Call<'_>, login: &Arc<Login>, window: Window) -> Result<Answer, Error> {
+    async fn walk(
+        &self,
+        call: &Call<'_>,
+        login: &Arc<Login>,
+        spending: Option<&Spending>,
+        window: Window,
+    ) -> Result<Answer, Error> {
         let own = self.url.origin();
         let mut url = call.url.clone();
         let mut foreign = false;
@@ -222,7 +350,7 @@ impl Endpoint {
             let reply = if foreign {
                 self.abroad(call, &url, window).await?
             } else {
-                self.at_home(call, login, &url, window).await?
+                self.at_home(call, login, spending, &url, window).await?
             };
             let next = if call.follow { reply.redirect(&url) } else { None };
             let Some(next) = next else {
@@ -250,6 +378,7 @@ impl Endpoint {
         &self,
         call: &Call<'_>,
         login: &Arc<Login>,
+        spending: Option<&Spending>,
         url: &Url,
         window: Window,
     ) -> Result<Reply, Error> {
@@ -259,7 +388,9 @@ impl Endpoint {
         loop {
             let header = sent.as_ref().map(Sent::header);
             let reply = self.transport.send(&request, header, window).await?;
-            self.note_limits(&reply, login);
+            if let Some(spending) = spending {
+                spending.hear(reply.headers());
+            }
             let status = reply.status().as_u16();
             let challenges = reply.challenges();
             if let Some(Sent::Own(grant, _)) = &sent {
@@ -425,19 +556,5 @@ impl Endpoint {
             as_stranger,
         };
         self.transport.send(&request, authorization, window).await
-    }
-
-    /// Hears what a reply of the registry itself tells of the budget of this login.
-    fn note_limits(&self, reply: &Reply, login: &Login) {
-        let limit = retry::limit(reply.headers(), "ratelimit-limit");
-        let remaining = retry::limit(reply.headers(), "ratelimit-remaining");
-        if let Some(remaining) = remaining {
-            login.note_left(remaining);
-        }
-        if limit.is_some() || remaining.is_some() {
-            self.transport
-                .observer()
-                .rate_limit(self.prefix(), limit, remaining);
-        }
     }
 }

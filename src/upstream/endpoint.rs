@@ -11,6 +11,7 @@ use super::authorization::Authorizer;
 use super::breaker::{Breaker, BreakerState, Class, Pass};
 use super::credentials::{Login, Web};
 use super::error::{Error, ErrorKind, Failure, classify};
+use super::governor::Governor;
 use super::latency::Latency;
 use super::logins::Logins;
 use super::manners::Manners;
@@ -45,6 +46,7 @@ pub(super) struct Endpoint {
     pub(super) transport: Arc<Transport>,
     pub(super) authorizer: Authorizer,
     pub(super) logins: Logins,
+    pub(super) governor: Arc<Governor>,
     pub(super) breaker: Breaker,
     manifests: Latency,
     blobs: Latency,
@@ -78,7 +80,9 @@ impl Endpoint {
         });
         let logins = logins.collect::<Result<_, _>>()?;
         let logins = Logins::new(prefix, logins, config.credential_order);
-        let transport = Arc::new(Transport::new(config, manners.clone(), observer, tuning)?);
+        let transport = Arc::new(Transport::new(config, manners.clone(), observer.clone(), tuning)?);
+        let reserve = (config.reserve.clone(), config.reserve_share);
+        let governor = Governor::new(&config.prefix, None, reserve, observer);
         let tokens = Arc::new(Tokens::new(config, transport.clone()));
         let authorizer = Authorizer::new(url.clone(), transport.clone(), tokens);
         Ok(Self {
@@ -89,6 +93,7 @@ impl Endpoint {
             transport,
             authorizer,
             logins,
+            governor: Arc::new(governor),
             breaker: Breaker::new(config.breaker.then_some(tuning.open_for)),
             manifests: Latency::default(),
             blobs: Latency::default(),
@@ -124,7 +129,10 @@ impl Endpoint {
                 ..config.clone()
             };
             let endpoint = Self::registry(&config, manners, observer.clone(), tuning)?;
+            let reserve = (config.reserve.clone(), config.reserve_share);
+            let governor = Governor::new(&config.prefix, Some(endpoint.host()), reserve, observer.clone());
             Ok(Arc::new(Self {
+                governor: Arc::new(governor),
                 is_mirror: true,
                 knows_tags: mirror.tags,
                 rewrite: mirror.rewrite.clone(),

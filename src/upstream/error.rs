@@ -28,6 +28,17 @@ pub enum Failure {
     Slow,
 }
 
+/// Which limit it is that says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The registry's, on pulls.
+    Pulls,
+    /// The registry's, on requests of any kind.
+    Requests,
+    /// Our own: we did not ask, to keep what is left for what is more urgent, or because the registry refused a moment ago.
+    Held,
+}
+
 /// What kind of error it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -43,10 +54,12 @@ pub enum ErrorKind {
     TokenDenied,
     /// Our configured credentials are wrong.
     CredentialsRejected,
-    /// Too many requests (429).
+    /// Too many requests (429), or as many as we may make.
     RateLimited {
         /// How long to wait, when the upstream told.
         retry_after: Option<Duration>,
+        /// By which limit.
+        limit: Limit,
     },
     /// Down, unreachable or failing.
     Unavailable(Failure),
@@ -78,7 +91,11 @@ impl ErrorKind {
             Self::Denied => "denied",
             Self::TokenDenied => "token-denied",
             Self::CredentialsRejected => "credentials-rejected",
-            Self::RateLimited { .. } => "rate-limited",
+            Self::RateLimited { limit, .. } => match limit {
+                Limit::Pulls => "pull-limited",
+                Limit::Requests => "rate-limited",
+                Limit::Held => "held",
+            },
             Self::Unavailable(Failure::Status(_)) => "failing",
             Self::Unavailable(Failure::Timeout) => "timeout",
             Self::Unavailable(Failure::Dns) => "dns",
@@ -205,9 +222,20 @@ impl Error {
     /// How long the upstream wants to be left alone, when it told.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.kind() {
-            ErrorKind::RateLimited { retry_after } => *retry_after,
+            ErrorKind::RateLimited { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// Whether we did not ask: it says nothing about the upstream.
+    pub fn is_held(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::RateLimited {
+                limit: Limit::Held,
+                ..
+            }
+        )
     }
 }
 
@@ -269,6 +297,10 @@ mod tests {
     #[test]
     fn what_the_cache_decides_by() {
         let error = |kind| Error::new(&"test".into(), "host", kind, None, "");
+        let limited = |limit| ErrorKind::RateLimited {
+            retry_after: None,
+            limit,
+        };
         // kind, not found, stale, retry
         let table = [
             (ErrorKind::NotFound, true, false, false),
@@ -276,7 +308,8 @@ mod tests {
             (ErrorKind::Denied, true, false, false),
             (ErrorKind::TokenDenied, true, true, false),
             (ErrorKind::CredentialsRejected, false, true, false),
-            (ErrorKind::RateLimited { retry_after: None }, false, true, true),
+            (limited(Limit::Requests), false, true, true),
+            (limited(Limit::Held), false, true, true),
             (ErrorKind::Unavailable(Failure::Dns), false, true, true),
             (ErrorKind::Protocol, false, true, false),
             (ErrorKind::Refused, false, true, false),

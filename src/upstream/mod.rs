@@ -7,6 +7,7 @@ mod authorization;
 mod bandwidth;
 mod body;
 mod breaker;
+mod budget;
 mod check;
 mod client;
 mod content;
@@ -16,8 +17,10 @@ mod endpoints;
 mod errand;
 mod error;
 mod floor;
+mod governor;
 mod guard;
 mod latency;
+mod ledger;
 mod lists;
 mod logins;
 mod manners;
@@ -26,6 +29,7 @@ mod offline;
 mod realm;
 mod reply;
 mod retry;
+mod slowdown;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -39,11 +43,14 @@ pub use breaker::BreakerState;
 pub use content::{FetchedManifest, ManifestHead};
 pub use endpoint::EndpointState;
 pub use errand::{Access, Errand, Purpose, SharedPurpose};
-pub use error::{Error, ErrorKind, Failure};
+pub use error::{Error, ErrorKind, Failure, Limit};
+pub use governor::{BudgetReport, Stretch};
+pub use ledger::{BudgetStore, Ledger, Pulls};
 pub use lists::TagsPage;
 pub use logins::LoginState;
 pub use observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 pub use offline::Offline;
+pub use slowdown::Slowed;
 
 use endpoint::Endpoint;
 use manners::Manners;
@@ -60,6 +67,8 @@ pub struct Upstream {
     /// Where its content is asked for too, in this order.
     mirrors: Vec<Arc<Endpoint>>,
     manners: Manners,
+    /// Pulls that this cache saved its clients.
+    saved: ledger::Saved,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -107,6 +116,7 @@ impl Upstream {
             own,
             mirrors,
             manners,
+            saved: ledger::Saved::default(),
         }))
     }
 

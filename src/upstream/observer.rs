@@ -4,6 +4,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::errand::Purpose;
+use super::governor::BudgetReport;
+use super::slowdown::Slowed;
+
 /// What a request to an upstream was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestKind {
@@ -94,8 +98,14 @@ impl fmt::Display for StatusLabel {
 pub trait Observer: Send + Sync {
     /// One HTTP request ended, redirects and retries each counted.
     fn request(&self, prefix: &str, kind: RequestKind, status: StatusLabel);
-    /// The registry told its limit (`ratelimit-limit`, `ratelimit-remaining`), in requests.
-    fn rate_limit(&self, prefix: &str, limit: Option<u64>, remaining: Option<u64>);
+    /// What is known of a credential's budget has changed.
+    fn budget(&self, _prefix: &str, _budget: &BudgetReport) {}
+    /// A request that would count was not made.
+    fn held(&self, _prefix: &str, _purpose: Purpose) {}
+    /// So many more pulls were saved since it was last told.
+    fn pulls_saved(&self, _prefix: &str, _more: u64) {}
+    /// A host is asked slowly, or as usual again.
+    fn slowed(&self, _prefix: &str, _slowed: &Slowed) {}
     /// An endpoint's breaker opened, or closed again.
     fn endpoint_open(&self, _prefix: &str, _host: &str, _open: bool) {}
     /// An endpoint was late and raced on another, which won or lost.
@@ -114,6 +124,5 @@ pub trait Observer: Send + Sync {
 
 impl Observer for () {
     fn request(&self, _: &str, _: RequestKind, _: StatusLabel) {}
-    fn rate_limit(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
     fn bytes_in(&self, _: &str, _: RequestKind, _: u64) {}
 }

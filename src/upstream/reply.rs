@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::error::{ErrorKind, Failure, classify, tidy};
+use super::budget::Told;
+use super::error::{ErrorKind, Failure, Limit, classify, tidy};
 use super::offline::Offline;
 use super::retry;
 use super::transport::Transport;
@@ -56,6 +57,8 @@ pub(super) struct Reply {
     offline: Offline,
     /// It is a 401 to a token that was made for just what was asked for.
     says_absent: bool,
+    /// What the body says, once it was read for that.
+    excuse: Option<String>,
 }
 
 impl Reply {
@@ -67,6 +70,7 @@ impl Reply {
             idle_timeout: transport.idle_timeout(),
             offline: transport.offline().clone(),
             says_absent: false,
+            excuse: None,
         }
     }
 
@@ -191,24 +195,44 @@ impl Reply {
         let _ = tokio::time::timeout(EXCUSE_TIME, self.collect(EXCUSE_SIZE)).await;
     }
 
+    /// What the body says about a refusal. Reads it.
+    async fn excuse(&mut self) -> &str {
+        if self.excuse.is_none() {
+            let read = tokio::time::timeout(EXCUSE_TIME, self.collect(EXCUSE_SIZE)).await;
+            let body = read.ok().and_then(Result::ok).unwrap_or_default();
+            self.excuse = Some(excuse(&body));
+        }
+        self.excuse.as_deref().unwrap_or_default()
+    }
+
+    /// Which limit a 429 tells of, and how long it lasts if it says so. Docker Hub's on pulls has a message of its own, and
+    /// on HEAD, which has no body, only nothing left; its limit on requests is bare, as other registries' are.
+    pub(super) async fn limit(&mut self) -> (Limit, Option<Duration>) {
+        let told = retry::retry_after(self.headers(), Timestamp::now());
+        let none_left = Told::read(self.headers()).is_some_and(|told| told.remaining == Some(0));
+        let message = self.excuse().await;
+        let limit = if none_left || message.to_ascii_lowercase().contains("pull rate limit") {
+            Limit::Pulls
+        } else {
+            Limit::Requests
+        };
+        (limit, told.or_else(|| retry::retry_after_in_text(message)))
+    }
+
     /// The kind of error that this status is for content, and what the upstream says about it.
     pub(super) async fn into_excuse(mut self) -> (ErrorKind, String) {
-        let read = tokio::time::timeout(EXCUSE_TIME, self.collect(EXCUSE_SIZE)).await;
-        let body = read.ok().and_then(Result::ok).unwrap_or_default();
-        let message = excuse(&body);
         let kind = match self.status().as_u16() {
             404 | 410 => ErrorKind::NotFound,
             401 if self.says_absent => ErrorKind::Absent,
             401 | 403 | 451 => ErrorKind::Denied,
             429 => {
-                let told = retry::retry_after(self.headers(), Timestamp::now());
-                ErrorKind::RateLimited {
-                    retry_after: told.or_else(|| retry::retry_after_in_text(&message)),
-                }
+                let (limit, retry_after) = self.limit().await;
+                ErrorKind::RateLimited { retry_after, limit }
             }
             status @ (408 | 500..) => ErrorKind::Unavailable(Failure::Status(status)),
             _ => ErrorKind::Unexpected,
         };
+        let message = self.excuse().await.to_owned();
         (kind, message)
     }
 }

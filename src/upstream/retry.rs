@@ -102,12 +102,6 @@ fn go_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// The count in Docker Hub's `ratelimit-limit` and `ratelimit-remaining`: `100;w=21600`.
-pub(super) fn limit(headers: &HeaderMap, name: &'static str) -> Option<u64> {
-    let value = headers.get(name)?.to_str().ok()?;
-    value.split([';', ',']).next()?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,14 +153,6 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn limits() {
-        let read = |value: &str| limit(&headers("ratelimit-remaining", value), "ratelimit-remaining");
-        assert_eq!(read("76;w=21600"), Some(76));
-        assert_eq!(read("100"), Some(100));
-        assert_eq!(read("many"), None);
     }
 
     #[test]

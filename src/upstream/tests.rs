@@ -1,8 +1,10 @@
 //! Flows against small servers on loopback: the order of requests, who sees which credentials, what an answer becomes.
 
 mod authorization;
+mod budget;
 mod content;
 mod endpoints;
+mod governor;
 mod lists;
 mod logins;
 mod pool;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::errand::SharedPurpose;
-use super::error::{Error, ErrorKind, Failure, classify};
+use super::error::{Error, ErrorKind, Failure, Limit, classify};
 use super::guard::{Blocked, Guard, LookUp, Resolver, system};
 use super::manners::Manners;
 use super::observer::{Observer, RequestKind, StatusLabel, WaitedFor};
@@ -19,6 +19,7 @@ use super::offline::Offline;
 use super::realm;
 use super::reply::Reply;
 use super::retry::{self, Window};
+use super::slowdown::{Leave, Slowdown, Slowed};
 use super::turns::{Lane, Turn};
 use crate::config::{Secret, UpstreamConfig};
 
@@ -81,6 +82,7 @@ pub(super) struct Transport {
     own: Url,
     realms: Vec<String>,
     manners: Manners,
+    slowdown: Slowdown,
     header_timeout: Duration,
     idle_timeout: Duration,
     pause: Duration,
@@ -118,6 +120,7 @@ impl Transport {
             realms: config.realms.clone(),
             prefix,
             manners,
+            slowdown: Slowdown::default(),
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
             pause: tuning.pause,
@@ -173,7 +176,15 @@ impl Transport {
         })
     }
 
+    /// The hosts that are asked slowly because they refuse too many requests.
+    pub(super) fn slowdown(&self) -> &Slowdown {
+        &self.slowdown
+    }
+
     /// Sends a request, again if a failure looks passing. Any status that remains is a reply.
+    ///
+    /// # Errors
+    /// `RateLimited` without having asked, while the host is left alone because it refused too many requests.
     pub(super) async fn send(
         &self,
         request: &Request<'_>,
@@ -184,7 +195,8 @@ impl Transport {
         let mut limit = self.header_timeout;
         loop {
             let last = attempt == retry::ATTEMPTS;
-            let result = self.attempt(request, authorization, limit).await;
+            let leave = self.leave(request).await?;
+            let mut result = self.attempt(request, authorization, limit).await;
             // Nothing was asked, so there is nothing to count, and no reason to ask again.
             if result
                 .as_ref()
@@ -192,6 +204,7 @@ impl Transport {
             {
                 return result;
             }
+            self.learn(request, leave, &mut result).await;
             let label = match &result {
                 Ok(reply) => StatusLabel::Http(reply.status().as_u16()),
                 Err(error) => StatusLabel::Failed(error.kind().word()),
@@ -216,6 +229,53 @@ impl Transport {
             tokio::time::sleep(pause).await;
             attempt += 1;
             limit = self.header_timeout.min(window.left());
+        }
+    }
+
+    /// Leave to ask a host that may have refused too many requests.
+    async fn leave(&self, request: &Request<'_>) -> Result<Leave, Error> {
+        let host = host_of(request.url);
+        if self.offline.is_on() {
+            return Err(self.is_offline(&host));
+        }
+        self.slowdown.enter(&host).await.map_err(|wait| {
+            let kind = ErrorKind::RateLimited {
+                retry_after: Some(wait),
+                limit: Limit::Held,
+            };
+            let message = format!(
+                "not asked for {} s more, it refused too many requests",
+                wait.as_secs() + 1
+            );
+            self.error(&host, kind, message)
+        })
+    }
+
+    /// What an answer says about how fast its host may be asked.
+    async fn learn(&self, request: &Request<'_>, leave: Leave, result: &mut Result<Reply, Error>) {
+        // No answer says nothing.
+        let Ok(reply) = result else { return };
+        let refused = if reply.status().as_u16() == 429 {
+            let (limit, retry_after) = reply.limit().await;
+            (limit == Limit::Requests).then_some(retry_after)
+        } else {
+            None
+        };
+        let host = host_of(request.url);
+        if let Some(retry_after) = refused {
+            let slowed = self.slowdown.refused(&host, leave, retry_after);
+            tracing::warn!(
+                upstream = self.prefix(),
+                host,
+                interval = ?slowed.interval,
+                pause = ?slowed.pause,
+                "it refuses too many requests: it is asked slowly for a while"
+            );
+            self.observer.slowed(&self.prefix, &slowed);
+        } else if self.slowdown.answered(&host, leave) {
+            tracing::info!(upstream = self.prefix(), host, "it is asked as usual again");
+            let slowed = Slowed::not(host);
+            self.observer.slowed(&self.prefix, &slowed);
         }
     }
 

@@ -375,7 +375,7 @@ async fn an_upstream_in_trouble_is_told() {
     let scene = Scene::start().await;
     scene
         .upstream
-        .always(manifests(), reply(429).header("retry-after", "60"));
+        .always(manifests(), reply(429).header("ratelimit-remaining", "0;w=21600"));
     get(scene.daemon.manifest_url(NAME, "1")).await;
     let told = asked(&scene.daemon, &["explain", REF]).await;
     assert_eq!(
@@ -383,7 +383,7 @@ async fn an_upstream_in_trouble_is_told() {
         (&json!("limited"), &json!("429"))
     );
     scene.upstream.refuse().await;
-    get(scene.daemon.manifest_url(NAME, "1")).await;
+    get(scene.daemon.blob_url(NAME, &sha256(b"x"))).await;
     let status = run(&scene.daemon, &["status"]).await;
     assert!(status.text().contains("docker-hub  failing"), "{}", status.out);
 }

@@ -41,7 +41,8 @@ async fn a_limit_stays_429_where_there_is_no_other_place_to_ask() {
     for url in &alone {
         let answer = get(url).await;
         assert_error(&answer, 429, "TOOMANYREQUESTS");
-        assert_eq!(answer.header("retry-after"), "17", "{url}");
+        let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
+        assert!((1..=17).contains(&seconds), "{url}: {seconds}");
     }
     // containerd repeats a 429 at once, podman sleeps on it: 503 lets both go on elsewhere.
     for url in &with_others {
@@ -49,21 +50,20 @@ async fn a_limit_stays_429_where_there_is_no_other_place_to_ask() {
         assert_error(&answer, 503, "UNAVAILABLE");
         assert!(!answer.header("retry-after").is_empty(), "{url}");
     }
-    // One question of ours per question of theirs: a limit is not to be pressed.
-    assert_eq!(
-        upstream.requests().len(),
-        alone.len() + with_others.len(),
-        "{:#?}",
-        upstream.summary()
-    );
+    // One question of ours for all of theirs: a limit is not to be pressed.
+    assert_eq!(upstream.requests().len(), 1, "{:#?}", upstream.summary());
+    let (upstream, daemon) = start().await;
+    let (alone, _) = doors(&daemon);
     upstream.always(manifests(), reply(429));
     let untold = get(&alone[0]).await;
     let seconds: u64 = untold.header("retry-after").parse().expect("seconds");
     assert!(seconds > 0);
     // As GHCR says it.
-    let text = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"retry-after: 2.5s, allowed: 44000/minute\"}]}";
+    let (upstream, daemon) = start().await;
+    let (alone, _) = doors(&daemon);
+    let text = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"retry-after: 22.5s, allowed: 44000/minute\"}]}";
     upstream.always(manifests(), reply(429).body(text));
-    assert_eq!(get(&alone[0]).await.header("retry-after"), "3");
+    assert_eq!(get(&alone[0]).await.header("retry-after"), "23");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod expect;
 mod follow;
 mod freshness;
 mod full_disk;
+mod governor;
 mod jobs;
 mod layers;
 mod maintenance;

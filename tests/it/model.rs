@@ -200,7 +200,8 @@ impl World {
             0..4 => Mood::Well,
             4..6 => Mood::Cutting(self.random.u64(200_000..1_000_000)),
             6 => Mood::Failing(500),
-            7 => Mood::Failing(429),
+            // No 429: it says something about the next minutes too, and what follows of it is in `governor`.
+            7 => Mood::Failing(502),
             8 => Mood::HangingUp,
             _ => Mood::Refusing,
         };

@@ -22,9 +22,18 @@ async fn start() -> (Upstream, Builder, Image) {
     (upstream, builder, image)
 }
 
-/// A limit that is reached whoever asks.
+/// A limit on pulls that is reached.
 fn limit() -> Plan {
-    reply(429).header("retry-after", "60").before_auth()
+    reply(429)
+        .header("retry-after", "60")
+        .header("ratelimit-remaining", "0;w=21600")
+        .before_auth()
+}
+
+/// What is asked for without a login.
+fn by_nobody(upstream: &Upstream, matcher: Match) -> Match {
+    let door = upstream.clone();
+    matcher.and(move |asked| door.account_of(asked).is_none())
 }
 
 /// What only the credential can read was given to us.
@@ -41,7 +50,7 @@ async fn a_limit_on_anonymous_questions_does_not_fail_a_pull() {
     let (upstream, builder, image) = start().await;
     let daemon = builder.start().await;
     // A manifest is asked for anonymously by HEAD, and fetched by GET.
-    upstream.always(manifests().head(), limit());
+    upstream.always(by_nobody(&upstream, manifests().head()), limit());
     let name = format!("docker-hub/{PUBLIC}");
     assert_manifest(&get(daemon.manifest_url(&name, "1")).await, &image, false);
     let lists = upstream.requests_of(&tags());
@@ -71,7 +80,7 @@ async fn a_limit_on_anonymous_probes_does_not_fail_a_blob() {
     let (upstream, builder, image) = start().await;
     let daemon = builder.start().await;
     // Without its manifest, a blob is asked for anonymously by its first byte.
-    upstream.always(blobs().ranged(), limit());
+    upstream.always(by_nobody(&upstream, blobs().ranged()), limit());
     let digest = image.layer_digest(0);
     let layer = get(daemon.blob_url(&format!("docker-hub/{PUBLIC}"), &digest)).await;
     assert_eq!(layer.ok(), image.layers()[0].bytes);
@@ -84,7 +93,7 @@ async fn a_limit_on_anonymous_probes_does_not_fail_a_blob() {
 async fn when_nothing_tells_nothing_is_given() {
     let (upstream, builder, image) = start().await;
     let daemon = builder.start().await;
-    upstream.always(manifests().head(), limit());
+    upstream.always(by_nobody(&upstream, manifests().head()), limit());
     // A list that is limited too, that is not there, or that is empty, proves nothing.
     for plan in [limit(), reply(404), reply(200).body(r#"{"name":"x","tags":[]}"#)] {
         upstream.always(tags(), plan.before_auth());

@@ -1,7 +1,7 @@
 //! GET and HEAD of manifests: the bytes and the type they came with, whatever `Accept` says (law 7). A type chosen by
 //! `Accept` would be another document under the same tag.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::api::Asking;
 use crate::api::body::Content;
@@ -31,6 +31,9 @@ pub(in crate::api) async fn get(
     let found = asking.shared.registry.manifest(repository, reference).await;
     let answer = found.map_err(Failure::Registry)?;
     asking.note(answer.status);
+    if asking.method == Method::GET && answer.status.saves_a_pull() {
+        repository.pull_saved();
+    }
     let manifest = answer.value;
     asking.exchange.digest = Some(manifest.digest);
     let digest = DigestHeaders::new(&manifest.digest);

@@ -170,7 +170,7 @@ impl Job {
                     return Err(End::Stopped(OFFLINE));
                 }
                 tracing::debug!(upstream = place.upstream.prefix(), digest = %self.digest, %error, "continuing failed");
-                if let upstream::ErrorKind::RateLimited { retry_after } = error.kind() {
+                if let upstream::ErrorKind::RateLimited { retry_after, .. } = error.kind() {
                     tokio::time::sleep(retry_after.unwrap_or(MOST_PAUSE).min(MOST_PAUSE)).await;
                 }
                 let told = match error.kind() {

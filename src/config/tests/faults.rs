@@ -35,6 +35,26 @@ fn every_kind_of_fault() {
             "cache.finish_fill",
             "like \"50%\"",
         ),
+        (
+            "[upstream.quay]\nreserve = [\"Acme/*\"]",
+            "upstream.quay.reserve",
+            "in no repository's name",
+        ),
+        (
+            "[upstream.quay]\nreserve = \"acme/app\"",
+            "upstream.quay.reserve",
+            "list of strings",
+        ),
+        (
+            "[upstream.quay]\nreserve = [\"acme/*\"]\nreserve_share = \"95%\"",
+            "upstream.quay.reserve_share",
+            "from \"1%\" to \"90%\"",
+        ),
+        (
+            "[upstream.quay]\nreserve_share = \"5%\"",
+            "upstream.quay.reserve_share",
+            "does nothing without reserve",
+        ),
         ("[chace]\nmirror = \"\"", "chace", "did you mean `cache`"),
         ("[auth]\nanonymous = []", "auth", "unknown section"),
         ("listen = \"127.0.0.1:1\"", "listen", "belongs under [server]"),

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
-use super::logins::{ANONYMOUS, Left, LoginName, LoginState};
+use super::logins::{ANONYMOUS, LoginName, LoginState};
 use super::observer::Observer;
 use crate::collapse::Collapse;
 use crate::config::{Credential, CredentialKind, Secret};
@@ -149,10 +149,8 @@ struct Standing {
     aside: Option<Aside>,
     /// How long it is set aside the next time.
     pause: Option<Duration>,
-    /// Its budget is spent.
+    /// Token services give it nothing for so long.
     rests_until: Option<Instant>,
-    /// What was left of it, as last told.
-    left: Option<u64>,
     renewed_after_refusal: Option<Instant>,
     looked_at: Option<Instant>,
 }
@@ -484,28 +482,14 @@ impl Login {
         }
     }
 
-    /// Its budget is spent for so long: others come first.
+    /// Token services give it nothing for so long: others come first.
     pub(super) fn rest(&self, span: Duration) {
         self.standing().rests_until = Some(Instant::now() + span);
     }
 
-    /// The registry told how much of its budget is left.
-    pub(super) fn note_left(&self, count: u64) {
-        let mut standing = self.standing();
-        standing.left = Some(count);
-        if count > 0 {
-            standing.rests_until = None;
-        }
-    }
-
-    /// What is left of its budget, as far as the registry told.
-    pub(super) fn left(&self, now: Instant) -> Left {
-        let standing = self.standing();
-        match standing.left {
-            _ if standing.rests_until.is_some_and(|end| now < end) => Left::Nothing,
-            Some(0) | None => Left::Unknown,
-            Some(count) => Left::Some(count),
-        }
+    /// Whether it rests.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.standing().rests_until.is_some_and(|end| now < end)
     }
 
     /// How it stands.

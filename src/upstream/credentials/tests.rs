@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::config::{CredentialOrder, Credentials};
+use crate::upstream::logins::Left;
 use crate::upstream::logins::{Logins, Wish};
 
 const MINUTE: Duration = Duration::from_mins(1);

@@ -10,7 +10,7 @@ use sha2::Digest as _;
 use super::server::{Server, answer, chunked, cut, stalled};
 use super::{MANIFEST, config, configured, name, reference, sha256, upstream, upstream_with};
 use crate::oci::{ACCEPT_MANIFESTS, Algorithm, Digest, MAX_MANIFEST_SIZE};
-use crate::upstream::{ErrorKind, Failure};
+use crate::upstream::{ErrorKind, Failure, Limit};
 
 const BLOB: &[u8] = b"0123456789";
 
@@ -269,7 +269,7 @@ async fn passing_failures_are_asked_again_and_others_not() {
                 "twice" if time == 2 => answer(200, &[], MANIFEST),
                 "twice" => answer(503, &[], ""),
                 "busy" => answer(503, &[("retry-after", "120")], ""),
-                "limited" => answer(429, &[("retry-after", "7")], r#"{"message":"slow down"}"#),
+                "limited" => answer(429, &[("retry-after", "70")], r#"{"message":"slow down"}"#),
                 "ghcr" => answer(
                     429,
                     &[],
@@ -282,6 +282,7 @@ async fn passing_failures_are_asked_again_and_others_not() {
     .await;
     let limited = |duration| ErrorKind::RateLimited {
         retry_after: Some(duration),
+        limit: Limit::Requests,
     };
     let failing = |status| ErrorKind::Unavailable(Failure::Status(status));
     // repository, what becomes of it, requests
@@ -292,8 +293,9 @@ async fn passing_failures_are_asked_again_and_others_not() {
         ("408", Some(failing(408)), 3),
         ("501", Some(failing(501)), 1),
         ("busy", Some(failing(503)), 1),
-        ("limited", Some(limited(Duration::from_secs(7))), 1),
-        ("ghcr", Some(limited(Duration::from_nanos(35_852))), 1),
+        ("limited", Some(limited(Duration::from_secs(70))), 1),
+        // When its turn comes.
+        ("ghcr", Some(limited(Duration::from_nanos(35_852))), 3),
         ("404", Some(ErrorKind::NotFound), 1),
         ("403", Some(ErrorKind::Denied), 1),
         ("400", Some(ErrorKind::Unexpected), 1),

@@ -33,8 +33,6 @@ impl Notes {
 impl Observer for Notes {
     fn request(&self, _: &str, _: RequestKind, _: StatusLabel) {}
 
-    fn rate_limit(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
-
     fn bytes_in(&self, _: &str, _: RequestKind, _: u64) {}
 
     fn endpoint_open(&self, _: &str, _: &str, open: bool) {
@@ -354,7 +352,7 @@ async fn who_limits_pulls_is_asked_last_for_them_and_first_for_blobs() {
         if asked.path.contains("/blobs/") {
             content(&asked)
         } else {
-            answer(429, &[("retry-after", "60")], "")
+            answer(429, &[("retry-after", "60"), ("ratelimit-remaining", "0")], "")
         }
     })
     .await;

@@ -62,7 +62,11 @@ impl Hub {
             return answer(200, &[], "");
         }
         match good.iter_mut().find(|(known, _)| *known == user) {
-            Some((_, 0)) => answer(429, &[("retry-after", "600")], "toomanyrequests"),
+            Some((_, 0)) => answer(
+                429,
+                &[("retry-after", "600")],
+                "toomanyrequests: You have reached your pull rate limit.",
+            ),
             Some((_, left)) => {
                 *left -= 1;
                 let left = left.to_string();
@@ -108,7 +112,6 @@ struct Told(Mutex<Vec<(String, bool)>>);
 
 impl Observer for Told {
     fn request(&self, _: &str, _: RequestKind, _: StatusLabel) {}
-    fn rate_limit(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
     fn bytes_in(&self, _: &str, _: RequestKind, _: u64) {}
     fn credential(&self, _: &str, name: &str, set_aside: bool) {
         self.0.lock().unwrap().push((name.to_owned(), set_aside));

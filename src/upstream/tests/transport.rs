@@ -10,7 +10,7 @@ use super::{
     MANIFEST, WHOLE, config, configured, name, nobody, observed, reference, sha256, tuning, upstream_with,
 };
 use crate::upstream::transport::Tuning;
-use crate::upstream::{ErrorKind, Failure, Observer, RequestKind, StatusLabel, Upstream};
+use crate::upstream::{BudgetReport, ErrorKind, Failure, Observer, RequestKind, StatusLabel, Upstream};
 
 #[tokio::test]
 async fn hosts_that_cannot_be_reached() {
@@ -69,8 +69,9 @@ impl Observer for Notes {
             .push(format!("{prefix} {} {status}", kind.as_str()));
     }
 
-    fn rate_limit(&self, _: &str, limit: Option<u64>, remaining: Option<u64>) {
-        self.0.lock().unwrap().push(format!("{remaining:?} of {limit:?}"));
+    fn budget(&self, _: &str, budget: &BudgetReport) {
+        let (left, limit) = (budget.left, budget.limit);
+        self.0.lock().unwrap().push(format!("{left:?} of {limit:?}"));
     }
 
     fn bytes_in(&self, _: &str, kind: RequestKind, bytes: u64) {

@@ -285,10 +285,10 @@ async fn has_limits<P: Personality>() {
         let seconds: u64 = answer.header("retry-after").parse().expect("seconds");
         assert!(seconds >= 1, "{what}");
         assert!(!answer.text().contains("html"), "{what}: {}", answer.text());
-        // At most by HEAD and by GET, and never twice.
+        // Asked for it once, and where a client waits twice more in its turn, however many ask.
         let limited = visit.internet.requests();
         let limited = limited.iter().filter(|line| line.contains("-> 429")).count();
-        assert!(limited <= 2, "{what}: {:#?}", visit.internet.requests());
+        assert!(limited <= 3, "{what}: {:#?}", visit.internet.requests());
         // Whoever can ask elsewhere is sent on.
         assert_error(&get(visit.mirrored(P::REPO, "2")).await, 503, "UNAVAILABLE");
         let layer = Image::simple(2, 10).layer_digest(0);
