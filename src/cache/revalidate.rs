@@ -81,9 +81,9 @@ pub(super) fn judge(place: &Place, tag: &Tag, state: &TagState, trouble: Option<
     freshness::judge(&known, Timestamp::now(), &place.freshness_now(tag), jitter)
 }
 
-/// Until when a tag that was confirmed is fresh.
+/// Until when a tag that was confirmed is fresh, as it looks now.
 pub(super) fn fresh_until(place: &Place, tag: &Tag, state: &TagState) -> Timestamp {
-    let ttl = place.freshness_of(tag).tag_ttl;
+    let ttl = place.freshness_now(tag).tag_ttl;
     state.validated_at.after(Jitter::of(&place.key, tag).shorten(ttl))
 }
 
