@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::admin::asked;
+use crate::admin::{asked, run};
 use crate::expect::{assert_error, assert_hit, assert_manifest, assert_stale, cached, get_all};
 use crate::freshness::{APP, restart_with};
 use crate::support::prelude::*;
@@ -446,6 +446,50 @@ async fn what_has_a_copy_waits_before_what_has_none() {
     let other = hub.put("library/other", "1", 4);
     pull(&daemon, "library/other", &other).await;
     assert_eq!((hub.counted(), hub.refused()), (3, 0));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_stops_first_and_a_client_may_have_it() {
+    let hub = Hub::start(42).await;
+    let images: Vec<_> = (0..3)
+        .map(|number| hub.put(&format!("library/app{number}"), "1", number))
+        .collect();
+    let daemon = hub.daemon().await;
+    pull(&daemon, "library/app0", &images[0]).await;
+    // 41 are left, then 40.
+    run(&daemon, &["pull", "docker-hub/library/app1:1"]).await.text();
+    let held = run(&daemon, &["pull", "docker-hub/library/app2:1"]).await;
+    assert!(held.printed().contains("not asked"), "{}", held.printed());
+    assert_eq!(hub.counted(), 2);
+    pull(&daemon, "library/app2", &images[2]).await;
+    assert_eq!((hub.counted(), hub.refused()), (3, 0));
+    let held = &status(&daemon).await["held"];
+    assert!(held["background"].as_u64() >= Some(1) && held["miss"] == 0, "{held}");
+}
+
+#[tokio::test]
+async fn another_login_pulls_when_the_first_has_nothing_left() {
+    let hub = Hub::start(1).await;
+    let (first, second) = (hub.put("library/app", "1", 1), hub.put("library/other", "1", 2));
+    hub.upstream
+        .require_bearer(Bearer::new().user("one", "secret").user("two", "secret"));
+    let credential = |name: &str| format!("{{ username = \"{name}\", password = \"secret\" }}");
+    let credentials = format!("[{}, {}]", credential("one"), credential("two"));
+    let daemon = Daemon::over(&hub.upstream)
+        .setting("upstream.docker-hub.credential", &credentials)
+        .setting("upstream.docker-hub.share_private", "true")
+        .start()
+        .await;
+    pull(&daemon, "library/app", &first).await;
+    // The other one's budget is another one's.
+    hub.pulls(|pulls| pulls.left = 50);
+    pull(&daemon, "library/other", &second).await;
+    assert_eq!((hub.counted(), hub.refused()), (2, 0));
+    let told = status(&daemon).await;
+    let left = |index: usize| (&told["budgets"][index]["credential"], &told["budgets"][index]["remaining"]);
+    assert_eq!(left(0), (&json!("one"), &json!(0)));
+    assert_eq!(left(1), (&json!("two"), &json!(49)));
+    assert_eq!(told["remaining"], 49);
 }
 
 #[tokio::test]
