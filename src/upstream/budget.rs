@@ -248,12 +248,11 @@ impl Budget {
     /// The registry refuses for its limit on pulls (429), for so long if it told.
     pub(super) fn refuse(&mut self, retry_after: Option<Duration>, now: Timestamp) {
         self.settle(now);
-        let span = retry_after
-            .filter(|span| !span.is_zero())
-            .unwrap_or_else(|| self.window());
+        let told = retry_after.filter(|span| !span.is_zero());
+        let span = told.unwrap_or_else(|| self.window());
         self.exhausted = Some(Exhausted {
             until: now.after(span.min(LONGEST)),
-            told: retry_after.is_some(),
+            told: told.is_some(),
             order: self.began,
         });
         // Nothing is left, whatever was told before; and the next answer knows better.
