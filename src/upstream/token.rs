@@ -61,6 +61,8 @@ pub(super) struct Tokens {
     realms: Vec<String>,
     kept: moka::sync::Cache<TokenKey, Arc<Token>>,
     running: Collapse<TokenKey, Result<Arc<Token>, Error>>,
+    /// The first request with a login that nobody has accepted yet.
+    proving: Collapse<LoginName, Result<Arc<Token>, Error>>,
     /// When a login was found to be good after a refusal, by realm.
     accepted: Mutex<HashMap<(String, LoginName), Instant>>,
 }
@@ -73,6 +75,7 @@ impl Tokens {
             realms: config.realms.clone(),
             kept: moka::sync::Cache::new(MAX_TOKENS),
             running: Collapse::default(),
+            proving: Collapse::default(),
             accepted: Mutex::default(),
         }
     }
@@ -90,12 +93,27 @@ impl Tokens {
             }
             self.discard(&key, &token);
         }
-        let (this, login) = (self.clone(), login.clone());
         let host = host_of(&key.realm);
-        let (result, _) = self
-            .running
-            .run(key.clone(), move || async move { this.fetch(key, &login).await })
-            .await;
+        let work = || {
+            let (this, key, login) = (self.clone(), key.clone(), login.clone());
+            move || async move { this.fetch(key, &login).await }
+        };
+        // A login that may be wrong is tried by one request: each failure counts towards the account's lock.
+        let mut tried = None;
+        if login.is_unproven() {
+            let (result, joined) = self.proving.run(login.name().clone(), work()).await;
+            if !joined {
+                tried = Some(result);
+            } else if let Some(why) = login.why_aside() {
+                let message = format!("the credential {} was set aside: {why}", login.name());
+                let kind = ErrorKind::CredentialsRejected;
+                return Err(self.transport.error(&host, kind, message));
+            }
+        }
+        let result = match tried {
+            Some(result) => result,
+            None => self.running.run(key.clone(), work()).await.0,
+        };
         let lost = || {
             let kind = ErrorKind::Unavailable(Failure::Cut);
             self.transport

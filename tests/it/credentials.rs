@@ -266,6 +266,17 @@ async fn a_bad_login_is_set_aside_and_named_once_and_fails_no_pull() {
             .is_some_and(|why| why.contains("rejected by"))
     );
     assert!(told[1]["reason"].is_null());
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_wharfinger"));
+    command.args(["status", "--config"]).arg(daemon.config_path());
+    let output = soon("the status", command.output()).await.expect("a program");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("credential team-a of docker-hub is set aside (rejected by "));
+    assert!(
+        line.is_some_and(|line| line.contains("tried again in ")),
+        "{text}"
+    );
     assert!(daemon.stop().await.success());
     let named = daemon.logs();
     let named = named

@@ -16,6 +16,14 @@ const NONE_BUILT_IN: &str = "[cache]\nmirror = \"\"\n[upstream.docker-hub]\nenab
 
 /// Checks a configuration; gives the exit code, and both outputs.
 async fn check(folder: &std::path::Path, text: &str) -> (Option<i32>, String, String) {
+    check_with(folder, text, &[]).await
+}
+
+async fn check_with(
+    folder: &std::path::Path,
+    text: &str,
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
     let path = folder.join("w.toml");
     fs::write(&path, format!("{NONE_BUILT_IN}{text}")).expect("a writable folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharfinger"));
@@ -25,6 +33,7 @@ async fn check(folder: &std::path::Path, text: &str) -> (Option<i32>, String, St
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", folder)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null());
     let output = soon("the program's end", command.output())
         .await
@@ -58,6 +67,17 @@ async fn good_ones_are_well() {
     // The login was tried, and no content was asked for.
     assert_eq!(bearer.token_requests(), 2);
     assert!(basic.requests().iter().all(|asked| asked.path() == "/v2/"));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_while_offline() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!("[upstream.one]\nurl = {:?}\n", upstream.url());
+    let (code, out, told) = check_with(folder.path(), &text, &[("WHARFINGER__CACHE__OFFLINE", "true")]).await;
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert!(out.contains("offline"), "{out}");
+    assert!(upstream.requests().is_empty());
 }
 
 #[tokio::test]

@@ -146,6 +146,8 @@ struct Aside {
 
 #[derive(Default)]
 struct Standing {
+    /// It was accepted since it was last set aside.
+    proven: bool,
     aside: Option<Aside>,
     /// How long it is set aside the next time.
     pause: Option<Duration>,
@@ -417,6 +419,18 @@ impl Login {
         true
     }
 
+    /// Whether nobody has accepted it yet, or it was refused since.
+    pub(super) fn is_unproven(&self) -> bool {
+        !self.is_nobody() && !self.standing().proven
+    }
+
+    /// Why it is not to be used now.
+    pub(super) fn why_aside(&self) -> Option<String> {
+        let (standing, now) = (self.standing(), Instant::now());
+        let aside = standing.aside.as_ref()?;
+        (now < aside.until).then(|| aside.why.clone())
+    }
+
     /// It is used: when it was aside, as a trial that others wait for.
     pub(super) fn taken(&self, now: Instant) {
         if let Some(aside) = &mut self.standing().aside {
@@ -441,6 +455,7 @@ impl Login {
         let shortest = if refused.is_some() { ASIDE.0 } else { TROUBLE };
         let pause = standing.pause.unwrap_or(shortest).max(shortest);
         standing.pause = Some((pause * 2).min(ASIDE.1));
+        standing.proven = false;
         standing.aside = Some(Aside {
             until: now + pause,
             why: why.to_owned(),
@@ -469,6 +484,7 @@ impl Login {
     /// It was accepted.
     pub(super) fn accepted(&self) {
         let mut standing = self.standing();
+        standing.proven = true;
         standing.pause = None;
         let was_aside = standing.aside.take().is_some();
         drop(standing);

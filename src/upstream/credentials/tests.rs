@@ -227,3 +227,76 @@ async fn what_ends_is_renewed_early_and_once_for_all_who_wait() {
     assert_eq!(asked.load(Ordering::SeqCst), count + 1);
     assert!(login.is_renewed(&refused).await);
 }
+
+/// A helper that is this shell script.
+fn helper(folder: &Path, text: &str) -> Arc<Login> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = folder.join("docker-credential-test");
+    std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    login(CredentialKind::Helper {
+        program,
+        server: "registry.example".to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn what_helpers_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = [
+        (r#"echo '{"Username":"u","Secret":"p"}'"#, "Basic dTpw"),
+        (
+            r#"echo '{"username":"u","secret":"p","ServerURL":"x"}'"#,
+            "Basic dTpw",
+        ),
+        (r#"echo '{"Username":"<token>","Secret":"refresh"}'"#, "refresh"),
+        // What it is asked about is on stdin, and nobody minds when it is not read.
+        (
+            r#"printf '{"Username":"u","Secret":"%s"}' "$(cat)""#,
+            "Basic dTpyZWdpc3RyeS5leGFtcGxl",
+        ),
+        (
+            r#"exec 0<&-; head -c 100000 /dev/zero >&2; echo '{"Username":"u","Secret":"p"}'"#,
+            "Basic dTpw",
+        ),
+    ];
+    for (text, expected) in good {
+        assert_eq!(header(&helper(folder.path(), text)).await, expected, "{text}");
+    }
+    let bad = [
+        (
+            "echo credentials not found in native keychain; exit 1",
+            "says of registry.example: credentials not found",
+        ),
+        (
+            "echo 'locked: hunter2'; echo 'it is locked' >&2; exit 2",
+            "(exit status: 2): it is locked",
+        ),
+        ("echo hunter2", "something else than"),
+        (r#"echo '{"Username":"u","Secret":""}'"#, "an empty secret"),
+        (r#"printf '{"Username":"u","Secret":"a\\nb"}'; exit 0"#, "Basic"),
+        ("kill -9 $$", "(signal: 9"),
+    ];
+    for (text, expected) in bad {
+        let given = helper(folder.path(), text).given().await;
+        match given {
+            Err(why) => assert!(
+                why.contains(expected) && !why.contains("hunter2"),
+                "{text}: {why}"
+            ),
+            Ok(grant) => assert_eq!(format!("{:?}", grant.unwrap()), expected, "{text}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_helper_has_half_a_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Instant::now();
+    let why = helper(folder.path(), "exec sleep 1000")
+        .given()
+        .await
+        .unwrap_err();
+    assert!(why.contains("did not answer within 30 s"), "{why}");
+    assert!(before.elapsed() < Duration::from_secs(31));
+}

@@ -185,6 +185,22 @@ async fn a_rejected_login_is_set_aside_and_the_next_one_pulls() {
 }
 
 #[tokio::test]
+async fn a_wrong_login_is_tried_by_one_request_however_many_come_at_once() {
+    let (server, _) = Hub::start(&[("two", 100)], false).await;
+    let upstream = upstream_with(over(&server, vec![login("one", "p"), login("two", "p")]));
+    let names: Vec<_> = (0..20).map(|number| format!("r{number}")).collect();
+    let pulls = names.iter().map(|repository| pull(&upstream, repository));
+    for pulled in futures_util::future::join_all(pulls).await {
+        pulled.unwrap();
+    }
+    let log = server.log();
+    let of_one = log
+        .iter()
+        .filter(|asked| asked.authorization() == Some("Basic b25lOnA="));
+    assert_eq!(of_one.count(), 2, "{:#?}", server.lines());
+}
+
+#[tokio::test]
 async fn without_a_good_login_the_public_is_pulled_anonymously() {
     let (server, _) = Hub::start(&[], true).await;
     let upstream = upstream_with(over(&server, vec![login("one", "p"), login("two", "p")]));
