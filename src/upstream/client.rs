@@ -473,7 +473,7 @@ impl Endpoint {
         let basic = matches!(**grant, Grant::Basic(_));
         // Expired credentials for Basic are a 403 on ECR.
         if status != 401 && !(status == 403 && basic) {
-            if reply.status().as_u16() < 400 {
+            if status < 400 || status == 404 {
                 login.accepted();
             }
             return Ok(Verdict::Accepted(Box::new(reply)));

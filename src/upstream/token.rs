@@ -87,7 +87,10 @@ impl Tokens {
         key: TokenKey,
         login: &Arc<Login>,
     ) -> Result<(Arc<Token>, bool), Error> {
-        if let Some(token) = self.kept.get(&key) {
+        // While it is not known whether a login is good, a token of before proves nothing.
+        if !login.is_unproven()
+            && let Some(token) = self.kept.get(&key)
+        {
             if token.expires > Instant::now() {
                 return Ok((token, false));
             }
@@ -226,9 +229,10 @@ impl Tokens {
         let status = reply.status().as_u16();
         let (kind, message) = reply.into_excuse().await;
         // A refresh token that is not good is a 400 (RFC 6749, section 5.2).
-        let kind = match (kind, status, grant.map(AsRef::as_ref)) {
-            (ErrorKind::Unexpected, 400, Some(Grant::Identity(_))) => ErrorKind::Denied,
-            (kind, _, _) => kind,
+        let is_refresh = matches!(grant.map(AsRef::as_ref), Some(Grant::Identity(_)));
+        let kind = match (kind, status) {
+            (ErrorKind::Unexpected, 400) if is_refresh => ErrorKind::Denied,
+            (kind, _) => kind,
         };
         let refused = |kind| self.transport.status_error(place, kind, status, message.clone());
         match kind {
@@ -244,7 +248,8 @@ impl Tokens {
                             reply.drain().await;
                             true
                         }
-                        Ok(reply) if matches!(reply.status().as_u16(), 400 | 401 | 403) => false,
+                        Ok(reply) if matches!(reply.status().as_u16(), 401 | 403) => false,
+                        Ok(reply) if is_refresh && reply.status().as_u16() == 400 => false,
                         Ok(reply) => {
                             let status = reply.status().as_u16();
                             let (kind, message) = reply.into_excuse().await;
