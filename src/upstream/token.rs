@@ -111,6 +111,8 @@ impl Tokens {
                 let message = format!("the credential {} was set aside: {why}", login.name());
                 let kind = ErrorKind::CredentialsRejected;
                 return Err(self.transport.error(&host, kind, message));
+            } else if let Some(token) = self.kept.get(&key).filter(|kept| kept.expires > Instant::now()) {
+                return Ok((token, true));
             }
         }
         let result = match tried {
