@@ -90,7 +90,11 @@ fn phases(days: &[Day], script: &[Phase]) -> String {
         "\n| phase | | jobs | failed, seen before | failed, never seen | pulls counted | manifests | 429 | stale | MB |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for (number, phase) in script.iter().enumerate() {
+    for (number, phase) in script
+        .iter()
+        .enumerate()
+        .filter(|(_, phase)| !phase.jobs.is_empty())
+    {
         for (place, day) in days.iter().enumerate() {
             let it = &day.phases[number];
             let name = if place == 0 { phase.name } else { "" };

@@ -158,12 +158,14 @@ impl Shared {
         if digest == state.digest {
             return Ok(Revalidated::Unchanged(self.confirm_tag(place, tag, digest)));
         }
-        if let Err(error) = self.bring_platforms(place, &state.digest, &manifest).await
+        let in_use = self.platforms_in_use(place, &state.digest, &manifest).await?;
+        if let Err(error) = self.bring_manifests(place, &in_use).await
             && judge(place, tag, &state, None) <= Verdict::UsableOnError
         {
             return Err(error);
         }
         self.confirm_tag(place, tag, digest);
+        self.bring_blobs(place, in_use);
         Ok(Revalidated::Moved(manifest))
     }
 

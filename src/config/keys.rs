@@ -23,6 +23,7 @@ pub(super) const CACHE: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "follow_blobs",
     "offline",
     "refresh_ahead",
     "tag_rule",
@@ -78,6 +79,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "revalidate_timeout",
     "gone_ttl",
     "finish_fill",
+    "follow_blobs",
     "refresh_ahead",
     "tag_rule",
 ];

@@ -193,6 +193,7 @@ fn default_data_dir() -> PathBuf {
 pub(super) struct CacheDraft {
     freshness: Freshness,
     finish_fill: FinishFill,
+    follow_blobs: bool,
     offline: bool,
     refresh_ahead: bool,
     rules: Vec<RuleDraft>,
@@ -216,6 +217,7 @@ impl CacheDraft {
         };
         let freshness = Spans::read(&mut reader).over(base);
         let finish_fill = FinishFill::read(&mut reader, FinishFill::default());
+        let follow_blobs = reader.take("follow_blobs", Entry::boolean).unwrap_or(true);
         let offline = reader.take("offline", Entry::boolean).unwrap_or(false);
         let refresh_ahead = reader.take("refresh_ahead", Entry::boolean).unwrap_or(true);
         let tables = reader.take_entry("tag_rule", |entry| entry.tables("[[cache.tag_rule]]"));
@@ -223,6 +225,7 @@ impl CacheDraft {
         Self {
             freshness,
             finish_fill,
+            follow_blobs,
             offline,
             refresh_ahead,
             rules: read_rules("cache", None, tables, faults),
@@ -235,6 +238,7 @@ impl CacheDraft {
         Defaults {
             freshness: self.freshness,
             finish_fill: self.finish_fill,
+            follow_blobs: self.follow_blobs,
             refresh_ahead: self.refresh_ahead,
             rules: &self.rules,
         }

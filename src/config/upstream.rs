@@ -128,6 +128,8 @@ pub struct UpstreamConfig {
     pub freshness: Freshness,
     /// What a fill does when all its clients have gone.
     pub finish_fill: FinishFill,
+    /// Whether the blobs of a tag that moved are fetched for the platforms in use.
+    pub follow_blobs: bool,
     /// Revalidate tags that are asked for often before they fall due.
     pub refresh_ahead: bool,
     /// The rules for single tags: its own, then those for all upstreams. The first that is about a tag holds.
@@ -168,6 +170,7 @@ impl fmt::Debug for UpstreamConfig {
             .field("proxy", &self.proxy.as_ref().map(value::host_of))
             .field("freshness", &self.freshness)
             .field("finish_fill", &self.finish_fill)
+            .field("follow_blobs", &self.follow_blobs)
             .field("refresh_ahead", &self.refresh_ahead)
             .field("tag_rules", &self.tag_rules)
             .finish_non_exhaustive()
@@ -214,6 +217,7 @@ pub(super) const BUILTINS: [Builtin; 5] = [
 pub(super) struct Defaults<'a> {
     pub(super) freshness: Freshness,
     pub(super) finish_fill: FinishFill,
+    pub(super) follow_blobs: bool,
     pub(super) refresh_ahead: bool,
     pub(super) rules: &'a [RuleDraft],
 }
@@ -357,6 +361,7 @@ fn read_one(
     }
     let freshness = Spans::read(&mut reader).over(defaults.freshness);
     let finish_fill = FinishFill::read(&mut reader, defaults.finish_fill);
+    let follow_blobs = reader.take("follow_blobs", Entry::boolean);
     let refresh_ahead = reader
         .take("refresh_ahead", Entry::boolean)
         .unwrap_or(defaults.refresh_ahead);
@@ -410,6 +415,7 @@ fn read_one(
         reserve_share: reserve_share.map_or(RESERVE_SHARE, |(share, _)| share),
         freshness,
         finish_fill,
+        follow_blobs: follow_blobs.unwrap_or(defaults.follow_blobs),
         refresh_ahead,
         tag_rules,
         written,

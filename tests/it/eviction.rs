@@ -48,7 +48,7 @@ async fn pull(daemon: &Daemon, tag: &str, image: &Image) {
 }
 
 /// Waits until all that was pulled is in its place.
-async fn idle(daemon: &Daemon) {
+pub async fn idle(daemon: &Daemon) {
     let running = |metrics: String| !metrics.lines().any(|line| line == "wharfinger_fills_running 0");
     let wait = async { while running(daemon.metrics().await) {} };
     soon("the end of all fills", wait).await;

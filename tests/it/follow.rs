@@ -4,6 +4,7 @@
 use futures_util::future::join_all;
 
 use crate::admin::asked;
+use crate::eviction::idle;
 use crate::expect::{assert_hit, assert_manifest, assert_stale};
 use crate::freshness::{APP, always_due};
 use crate::support::prelude::*;
@@ -104,4 +105,60 @@ async fn tags_that_move_to_one_manifest_at_once_cost_one_pull() {
         assert_manifest(&answer, &new, false);
     }
     assert_eq!(upstream.count_of(&manifest(&new.digest()).get()), 1);
+}
+
+/// Pulls all blobs of an image.
+async fn pull_blobs(daemon: &Daemon, image: &Image) {
+    for blob in image.blobs() {
+        assert!(get(daemon.blob_url(APP, &blob.digest)).await.ok() == blob.bytes);
+    }
+    idle(daemon).await;
+}
+
+#[tokio::test]
+async fn blobs_of_the_platform_in_use_come_behind_the_tag_so_that_an_outage_finds_a_whole_image() {
+    let (upstream, daemon) = always_due().await;
+    let old = pulled(&upstream, &daemon).await;
+    pull_blobs(&daemon, &old.images()[0]).await;
+    let new = release(&upstream, 20);
+    upstream.forget_requests();
+    assert_manifest(&head(daemon.manifest_url(APP, "1")).await, &new, true);
+    let (used, unused) = (&new.images()[0], &new.images()[1]);
+    let asked_for = |blob: &str| upstream.blob_gets(blob) > 0;
+    upstream
+        .wait_for(|_| used.blobs().iter().all(|blob| asked_for(&blob.digest)))
+        .await;
+    idle(&daemon).await;
+    upstream.refuse().await;
+    for blob in used.blobs() {
+        assert_hit(&get(daemon.blob_url(APP, &blob.digest)).await);
+    }
+    assert!(
+        unused
+            .blobs()
+            .iter()
+            .all(|blob| upstream.blob_gets(&blob.digest) == 0)
+    );
+}
+
+#[tokio::test]
+async fn blobs_are_left_to_the_next_client_where_that_is_wanted_or_the_old_ones_are_not_here() {
+    let upstream = Upstream::start().await;
+    let daemon = Daemon::over(&upstream)
+        .setting("cache.tag_ttl", "\"0s\"")
+        .setting("cache.follow_blobs", "false")
+        .start()
+        .await;
+    let (lazy_upstream, lazy) = always_due().await;
+    for (upstream, daemon, with_blobs) in [(&upstream, &daemon, true), (&lazy_upstream, &lazy, false)] {
+        let old = pulled(upstream, daemon).await;
+        if with_blobs {
+            pull_blobs(daemon, &old.images()[0]).await;
+        }
+        let new = release(upstream, 20);
+        upstream.forget_requests();
+        assert_manifest(&get(daemon.manifest_url(APP, "1")).await, &new, false);
+        assert_hit(&get(daemon.manifest_url(APP, &new.images()[0].digest())).await);
+        assert_eq!(upstream.count_of(&blobs()), 0, "{:#?}", upstream.summary());
+    }
 }

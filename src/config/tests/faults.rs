@@ -55,6 +55,11 @@ fn every_kind_of_fault() {
             "upstream.quay.reserve_share",
             "does nothing without reserve",
         ),
+        (
+            "[cache]\nfollow_blobs = \"amd64\"",
+            "cache.follow_blobs",
+            "true or false",
+        ),
         ("[chace]\nmirror = \"\"", "chace", "did you mean `cache`"),
         ("[auth]\nanonymous = []", "auth", "unknown section"),
         ("listen = \"127.0.0.1:1\"", "listen", "belongs under [server]"),
