@@ -210,6 +210,37 @@ async fn the_cdn_may_move() {
 }
 
 #[tokio::test]
+async fn a_large_blob_comes_by_several_signed_urls() {
+    let hub = Hub::start().await;
+    let image = Image::new().layer(random(1, 80 << 20));
+    hub.animal.put(ALPINE, "1", &image);
+    let layer = image.layers().remove(0);
+    let cdn = hub.animal.storage().remove(0);
+    let pace = Pace::of_each(3 << 20);
+    cdn.always(signed(), serve().at_pace(&pace));
+    let client = tokio::spawn(get(hub.blob(ALPINE, &layer.digest)));
+    cdn.wait_for(|cdn| cdn.blob_gets(&layer.digest) >= 1).await;
+    // Whoever opens the next connection needs another token, and each a URL of its own: one is good for one GET.
+    hub.animal.registry.revoke_tokens();
+    cdn.wait_for(|cdn| cdn.blob_gets(&layer.digest) >= 3).await;
+    pace.release();
+    assert!(soon("the client", client).await.expect("no panic").ok() == layer.bytes);
+    let asked = cdn.requests();
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.status == 200 || asked.status == 206),
+        "{:#?}",
+        cdn.summary()
+    );
+    let mut paths: Vec<_> = asked.iter().map(|asked| asked.path().to_owned()).collect();
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), asked.len(), "{:#?}", cdn.summary());
+    assert_eq!((hub.animal.auth.token_requests(), hub.animal.counted()), (2, 0));
+}
+
+#[tokio::test]
 async fn the_abuse_limit_is_met_at_every_door() {
     for form in [Abuse::Text, Abuse::Page] {
         let hub = Hub::with(&[ALWAYS_DUE]).await;
