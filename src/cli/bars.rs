@@ -103,20 +103,22 @@ impl Bars {
             return;
         }
         let bar = self.parts.entry(key).or_insert_with(|| {
-            let new = ProgressBar::no_length();
-            let new = match &self.whole {
-                Some(whole) => self.all.insert_before(whole, new),
-                None => self.all.add(new),
+            let new = match total {
+                Some(total) => ProgressBar::new(total),
+                None => ProgressBar::no_length(),
             };
             if let Ok(style) = ProgressStyle::with_template(PART) {
                 new.set_style(style);
             }
             new.set_prefix(short(name).to_owned());
-            new
+            // What is here at the first look says nothing of the rate.
+            new.set_position(done);
+            new.reset_eta();
+            match &self.whole {
+                Some(whole) => self.all.insert_before(whole, new),
+                None => self.all.add(new),
+            }
         });
-        if let Some(total) = total {
-            bar.set_length(total);
-        }
         bar.set_position(done);
     }
 }

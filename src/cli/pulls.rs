@@ -180,14 +180,18 @@ fn sum(images: &[Brought]) -> String {
         bytes: all.bytes + image.fetched.bytes,
     });
     let (head, rest) = parts.split_at(1);
-    format!(
-        "{}: {}; {} in {}, {}",
-        head.concat(),
-        rest.join(", "),
-        bytes(fetched.bytes),
-        count(fetched.manifests, "manifest"),
-        count(fetched.blobs, "blob"),
-    )
+    let mut text = format!("{}: {}", head.concat(), rest.join(", "));
+    if fetched != Amount::default() {
+        // Writing into a String cannot fail.
+        let _ = write!(
+            text,
+            "; {} in {}, {}",
+            bytes(fetched.bytes),
+            count(fetched.manifests, "manifest"),
+            count(fetched.blobs, "blob"),
+        );
+    }
+    text
 }
 
 fn pulled(told: &Pulled) -> String {
@@ -295,6 +299,11 @@ mod tests {
             sum(&images),
             "3 images: 2 fetched, 1 failed; 2.0 KiB in 3 manifests, 6 blobs"
         );
+        let here = Brought {
+            fetched: Amount::default(),
+            ..brought(BroughtResult::Here, 0)
+        };
+        assert_eq!(sum(&[here]), "1 image: 1 here already");
         let told = PinTotals {
             pins: 2,
             bytes: 1024,

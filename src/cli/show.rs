@@ -173,7 +173,7 @@ pub(super) fn status(status: &Status) -> String {
         0 => String::new(),
         all => format!(" ({:.1} % from here)", from_here as f64 * 100.0 / all as f64),
     };
-    let lines = [
+    let mut lines = vec![
         vec![
             "content".to_owned(),
             [
@@ -184,7 +184,6 @@ pub(super) fn status(status: &Status) -> String {
             .join(", "),
         ],
         vec!["room".to_owned(), room(&status.room)],
-        vec!["pins".to_owned(), pulls::totals(&status.pins)],
         vec![
             "answers".to_owned(),
             format!(
@@ -201,6 +200,9 @@ pub(super) fn status(status: &Status) -> String {
             ),
         ],
     ];
+    if status.pins.pins > 0 {
+        lines.insert(2, vec!["pins".to_owned(), pulls::totals(&status.pins)]);
+    }
     text.push_str(&table(&lines, "", &[]));
     let mut rows = vec![cells([
         "upstream",

@@ -184,6 +184,9 @@ impl Warm {
 
     /// Brings in what a list names. `None` when it was stopped.
     async fn run_list(&self, at: usize, progress: &Progress) -> Option<Ended> {
+        if self.inner.turn.available_permits() == 0 {
+            progress.note("another run is going on: this one waits for its end");
+        }
         // It is never closed.
         let turn = tokio::select! {
             turn = self.inner.turn.acquire() => turn.ok(),

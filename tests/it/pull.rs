@@ -370,3 +370,24 @@ async fn what_has_no_room_is_told() {
     assert_eq!(ran.code(), Some(1));
     assert!(ran.printed().contains("no room to keep it"), "{}", ran.printed());
 }
+
+#[tokio::test]
+async fn offline_nothing_comes_and_what_is_here_is_here() {
+    let scene = Scene::start().await;
+    let image = Image::simple(1, 1000);
+    scene.upstream.put(REPO, "1", &image);
+    scene.upstream.put(REPO, "2", &image);
+    run(&scene.daemon, &["pull", "app:1"]).await.text();
+    run(&scene.daemon, &["offline", "on"]).await.text();
+    scene.upstream.forget_requests();
+    assert!(
+        run(&scene.daemon, &["pull", "app:1"])
+            .await
+            .text()
+            .contains("1 here already")
+    );
+    let ran = run(&scene.daemon, &["pull", "app:2"]).await;
+    assert_eq!(ran.code(), Some(1));
+    assert!(ran.printed().contains("offline"), "{}", ran.printed());
+    assert_eq!(scene.upstream.requests().len(), 0);
+}
