@@ -2,7 +2,8 @@
 
 use futures_util::future::join_all;
 
-use crate::scene::Scene;
+use crate::admin::run;
+use crate::scene::{NAME, REPO, Scene};
 use crate::support::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -35,6 +36,40 @@ async fn a_client_does_not_wait_behind_what_nobody_waits_for() {
     assert!(client.finish().await.ok() == one.bytes);
     assert!(soon("the second client", waiting).await.expect("no panic").ok() == two.bytes);
     held.release();
+}
+
+#[tokio::test]
+async fn what_a_client_joins_no_longer_waits_as_what_nobody_waits_for() {
+    let upstream = Upstream::start().await;
+    let daemon = Daemon::over(&upstream)
+        .setting("upstream.docker-hub.max_connections", "2")
+        .start()
+        .await;
+    let image = (1..=3).fold(Image::new(), |image, seed: u64| {
+        image.layer(random(seed, 100_000))
+    });
+    upstream.put(REPO, "1", &image);
+    let gate = Gate::new();
+    upstream.always(blobs().get(), serve().stall_at(1000, &gate));
+    let pull = async { run(&daemon, &["pull", "app:1"]).await };
+    let client = async {
+        gate.reached().await;
+        // It may have one turn of the two, and all else of it waits for that.
+        let begun = upstream.requests_of(&blobs().get());
+        let begun: Vec<_> = begun.iter().map(|request| request.path().to_owned()).collect();
+        assert_eq!(begun.len(), 1, "{begun:?}");
+        let layers = image.layers();
+        let waiting = layers.iter().find(|layer| !begun[0].ends_with(&layer.digest));
+        let waiting = waiting.expect("a layer that waits");
+        let answer = tokio::spawn(get(daemon.blob_url(NAME, &waiting.digest)));
+        gate.reached_by(2).await;
+        assert_eq!(upstream.blob_gets(&waiting.digest), 1);
+        gate.release();
+        assert!(soon("the client", answer).await.expect("no panic").ok() == waiting.bytes);
+    };
+    let (ran, ()) = tokio::join!(pull, client);
+    assert!(ran.text().contains("4 blobs"), "{}", ran.text());
+    assert_eq!(upstream.count_of(&blobs().get()), 4);
 }
 
 #[tokio::test]
