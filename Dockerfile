@@ -1,9 +1,9 @@
-# A static binary, its CA bundle and nothing else, run as nobody.
+# A static binary, its CA bundle and the time zones, nothing else, run as nobody.
 #   docker build -t wharfinger .
 #   docker run -d -p 5000:5000 -v wharfinger:/var/lib/wharfinger wharfinger
 FROM rust:1.95.0-alpine AS build
 # aws-lc (the TLS library's cryptography) is C and assembler.
-RUN apk add --no-cache build-base cmake ca-certificates perl
+RUN apk add --no-cache build-base cmake ca-certificates perl tzdata
 WORKDIR /src
 # Not rust-toolchain.toml: the image has its toolchain, and needs no formatter.
 COPY Cargo.toml Cargo.lock ./
@@ -15,6 +15,7 @@ RUN mkdir -p tests/it benches/compare benches/fleet \
     && mkdir -p /out/var/lib/wharfinger /out/etc/ssl/certs /out/usr/bin \
     && cp target/release/wharfinger /out/usr/bin/ \
     && cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ \
+    && mkdir -p /out/usr/share && cp -r /usr/share/zoneinfo /out/usr/share/ \
     && chown 65532:65532 /out/var/lib/wharfinger
 
 FROM scratch

@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::errand::Errand;
 use super::error::{Error, ErrorKind, Failure};
 use super::floor::Floor;
+use super::manners::Source;
 use super::observer::RequestKind;
 use super::reply::{ReadError, Reply};
 
@@ -82,6 +83,11 @@ impl BlobBody {
 
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        Source::new(self.endpoint.clone(), self.host.clone())
     }
 
     /// It ends as cut when it comes more slowly than `least` bytes per second and another connection may do better.

@@ -135,7 +135,12 @@ impl Endpoint {
         let reply = answer.reply;
         let length = reply.content_length();
         match (reply.status().as_u16(), content_range(&reply)) {
-            (200, _) => Ok(self.body(errand, reply, 0, length, length)),
+            (200, _) => {
+                if offset > 0 {
+                    self.answered_range(true);
+                }
+                Ok(self.body(errand, reply, 0, length, length))
+            }
             (
                 206,
                 Some(ContentRange {
@@ -146,6 +151,7 @@ impl Endpoint {
                 && end.is_none_or(|end| span.end <= end)
                 && length.is_none_or(|length| length == span.len()) =>
             {
+                self.answered_range(false);
                 let left = Some(span.len());
                 Ok(self.body(errand, reply, offset, size, left))
             }

@@ -1,6 +1,7 @@
 //! One URL of an upstream, the registry's own or a mirror's, with connections and tokens of its own. What it is asked is
 //! in `client`, `content` and `lists`; which of several is asked, in `endpoints`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Endpoint {
     header_timeout: Duration,
     pub(super) floor_span: Duration,
     reconnected: Mutex<Option<Instant>>,
+    /// As it last did, when asked for a part of a blob.
+    ignores_ranges: AtomicBool,
 }
 
 impl Endpoint {
@@ -101,6 +104,7 @@ impl Endpoint {
             header_timeout: config.header_timeout,
             floor_span: tuning.floor_span,
             reconnected: Mutex::default(),
+            ignores_ranges: AtomicBool::new(false),
         })
     }
 
@@ -206,6 +210,16 @@ impl Endpoint {
             left.as_secs() + 1
         );
         self.transport.error(&self.host(), kind, message)
+    }
+
+    /// Whether it gave the whole blob when it was last asked for a part.
+    pub(super) fn ignores_ranges(&self) -> bool {
+        self.ignores_ranges.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for a part of a blob.
+    pub(super) fn answered_range(&self, ignored: bool) {
+        self.ignores_ranges.store(ignored, Ordering::Relaxed);
     }
 
     /// Whether a download that crawls may be begun anew at this very endpoint.

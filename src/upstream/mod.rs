@@ -48,6 +48,7 @@ pub use governor::{BudgetReport, Stretch};
 pub use ledger::{BudgetStore, Ledger, Pulls};
 pub use lists::TagsPage;
 pub use logins::LoginState;
+pub use manners::Source;
 pub use observer::{Observer, RequestKind, StatusLabel, WaitedFor};
 pub use offline::Offline;
 pub use slowdown::Slowed;

@@ -85,6 +85,11 @@ impl Turns {
         state.waiting.is_empty() && state.held.len() <= line.most / 2
     }
 
+    /// Whether somebody waits for a download's turn.
+    pub(super) fn is_crowded(&self, host: &str) -> bool {
+        !self.line(Lane::Bulk, host).state().waiting.is_empty()
+    }
+
     fn line(&self, lane: Lane, host: &str) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (lane, host.into());
@@ -312,6 +317,9 @@ mod tests {
         assert!(turns.are_ample("a"));
         let _third = now(&turns, Purpose::Miss);
         assert!(!turns.are_ample("a") && turns.are_ample("b"));
+        let _fourth = now(&turns, Purpose::Miss);
+        let mut waiting = ask(&turns, &purpose(Purpose::Background));
+        assert!(poll(&mut waiting).is_none() && turns.is_crowded("a") && !turns.is_crowded("b"));
         let single = Arc::new(Turns::new(1));
         let _only = now(&single, Purpose::Miss);
         assert!(!single.are_ample("a"));

@@ -99,7 +99,8 @@ impl Job {
             if ingest.size().is_some_and(|size| start >= size) {
                 return Ok(());
             }
-            let running = match self.streams.front(&growing, start) {
+            let most = self.place.upstream.config().parallel;
+            let running = match self.streams.front(&growing, start, most) {
                 Ok(running) => running,
                 Err(stream) => {
                     books.keep(ingest).await;
@@ -210,7 +211,7 @@ impl Job {
         lead: &Lead,
         books: &mut Books,
     ) -> Result<Ending, End> {
-        self.traffic.comes_from(&body.host);
+        self.traffic.comes_from(body.source());
         // An upstream that ignores Range starts over: what we have is passed over.
         let mut skip = ingest.front().saturating_sub(body.offset);
         loop {

@@ -6,13 +6,13 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::storage::Growing;
-use crate::upstream::{BlobBody, Purpose};
+use crate::upstream::{BlobBody, Purpose, Source};
 
 use super::Job;
 use super::ramp::{Ramp, Seen, Step};
@@ -35,8 +35,8 @@ pub(super) struct Traffic {
     idle: AtomicU64,
     /// Cuts and failures.
     trouble: AtomicU32,
-    /// Who sent bytes last.
-    host: Mutex<String>,
+    /// Where the front comes from.
+    source: Mutex<Option<Source>>,
 }
 
 impl Traffic {
@@ -54,14 +54,13 @@ impl Traffic {
         self.trouble.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// This host sends.
-    pub(super) fn comes_from(&self, host: &str) {
-        let mut known = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        host.clone_into(&mut known);
+    /// The front comes from there.
+    pub(super) fn comes_from(&self, source: Source) {
+        *self.source() = Some(source);
     }
 
-    fn host(&self) -> String {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn source(&self) -> MutexGuard<'_, Option<Source>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,6 +99,10 @@ impl Job {
             if troubled > trouble {
                 trouble = troubled;
                 ramp.again(now, AFTER_TROUBLE);
+            }
+            if self.streams.count() > 1 && self.is_in_the_way() {
+                self.streams.give_way();
+                ramp.gave_way(now, AFTER_TROUBLE);
             }
             match ramp.judge(&self.seen(growing, now)) {
                 Step::Nothing => {}
@@ -146,7 +149,12 @@ impl Job {
     /// Whether somebody waits for the blob, and nobody else for what one more connection would take.
     fn is_welcome(&self) -> bool {
         let awaited = self.errand.purpose.get() > Purpose::Background;
-        awaited && self.place.upstream.may_widen(&self.traffic.host())
+        awaited && self.traffic.source().as_ref().is_some_and(Source::has_room)
+    }
+
+    /// Whether others wait for a turn that one of ours takes.
+    fn is_in_the_way(&self) -> bool {
+        self.traffic.source().as_ref().is_some_and(Source::is_crowded)
     }
 
     /// Opens one more connection, and plans around it. `None`: there is nothing left for it.
@@ -199,12 +207,14 @@ impl Job {
     ) -> Result<(), String> {
         let stream = &running.stream;
         let mut position = stream.start();
-        while let Some(mut piece) = self
-            .traffic
-            .next(body.chunk())
-            .await
-            .map_err(|error| error.to_string())?
-        {
+        loop {
+            let chunk = tokio::select! {
+                chunk = self.traffic.next(body.chunk()) => chunk,
+                () = stream.stopped() => return Ok(()),
+            };
+            let Some(mut piece) = chunk.map_err(|error| error.to_string())? else {
+                return Ok(());
+            };
             let most = stream.limit().saturating_sub(position);
             piece.truncate(usize::try_from(most).unwrap_or(usize::MAX));
             growing
@@ -214,10 +224,9 @@ impl Job {
             stream.advance(position);
             // Somebody else brings the rest, or nobody wants it any more.
             if position >= stream.limit() || growing.has_failed() || !growing.is_kept() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Runs a download beside the front's, until the fill is over.

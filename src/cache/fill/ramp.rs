@@ -156,6 +156,13 @@ impl Ramp {
         self.phase = Phase::Known;
     }
 
+    /// One was given up for others: with what is left, it begins again after `pause`.
+    pub(super) fn gave_way(&mut self, now: Instant, pause: Duration) {
+        self.useful = self.useful.saturating_sub(1).max(1);
+        self.tried = self.useful;
+        self.phase = Phase::Settling(now + SETTLE + pause);
+    }
+
     /// What was seen says nothing: begin again, after `pause`.
     pub(super) fn again(&mut self, now: Instant, pause: Duration) {
         if !matches!(self.phase, Phase::Known) {
@@ -250,6 +257,26 @@ mod tests {
             running,
             idle: now.elapsed(),
         }
+    }
+
+    #[test]
+    fn what_gave_way_begins_again_after_a_pause() {
+        let start = Instant::now();
+        let mut ramp = Ramp::new(4, start);
+        let pause = Duration::from_secs(10);
+        ramp.opened(2, start);
+        ramp.gave_way(start, pause);
+        let mut steps = (1..100_u32).map(|tick| {
+            let idle = TICK * tick;
+            let seen = Seen {
+                idle,
+                ..seen(start + TICK * tick, u64::from(tick), 1)
+            };
+            (tick, ramp.judge(&seen))
+        });
+        let (tick, step) = steps.find(|(_, step)| *step != Step::Nothing).unwrap();
+        assert_eq!(step, Step::Add);
+        assert!(TICK * tick > pause, "{tick}");
     }
 
     #[test]

@@ -18,6 +18,9 @@ const LEAST_STRETCH: u64 = 8 * 1024 * 1024;
 pub(super) struct Stream {
     cursor: AtomicU64,
     limit: AtomicU64,
+    /// Nobody waits for just this: it gives way to what somebody does.
+    is_spare: bool,
+    stopped: CancellationToken,
     ended: CancellationToken,
 }
 
@@ -42,6 +45,16 @@ impl Stream {
     /// It brings nothing more.
     pub(super) fn stop(&self) {
         self.limit.store(self.cursor(), Ordering::Release);
+        self.stopped.cancel();
+    }
+
+    /// Waits until it is to bring nothing more.
+    pub(super) async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+
+    fn left(&self) -> u64 {
+        self.limit().saturating_sub(self.cursor())
     }
 
     fn will_bring(&self, position: u64) -> bool {
@@ -81,10 +94,12 @@ fn lock(list: &List) -> MutexGuard<'_, Vec<Arc<Stream>>> {
 
 impl Streams {
     /// Takes part in what is planned: from `start` up to `limit`.
-    fn add(&self, list: &mut Vec<Arc<Stream>>, start: u64, limit: u64) -> Running {
+    fn add(&self, list: &mut Vec<Arc<Stream>>, start: u64, limit: u64, is_spare: bool) -> Running {
         let stream = Arc::new(Stream {
             cursor: AtomicU64::new(start),
             limit: AtomicU64::new(limit),
+            is_spare,
+            stopped: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
         list.push(stream.clone());
@@ -94,18 +109,25 @@ impl Streams {
         }
     }
 
-    /// The front goes on at `start`, up to what is here or on its way; or the stream that brings `start` already.
-    pub(super) fn front(&self, growing: &Growing, start: u64) -> Result<Running, Arc<Stream>> {
+    /// The front goes on at `start`, up to what is here or on its way; or the stream that brings `start` already, or has to
+    /// end first because there are `most`.
+    pub(super) fn front(&self, growing: &Growing, start: u64, most: usize) -> Result<Running, Arc<Stream>> {
         let mut list = lock(&self.running);
         if !growing.is_kept() {
             // What is in the file, or on its way there, is not for those who read from the window.
-            return Ok(self.add(&mut list, start, u64::MAX));
+            return Ok(self.add(&mut list, start, u64::MAX, false));
         }
         if let Some(stream) = list.iter().find(|stream| stream.will_bring(start)) {
             return Err(stream.clone());
         }
+        if list.len() >= most
+            && let Some(spare) = longest_spare(&list)
+        {
+            spare.stop();
+            return Err(spare.clone());
+        }
         let limit = next_obstacle(&list, growing, start).unwrap_or(u64::MAX);
-        Ok(self.add(&mut list, start, limit))
+        Ok(self.add(&mut list, start, limit, false))
     }
 
     /// Downloads at the moment.
@@ -124,27 +146,14 @@ impl Streams {
         };
         list.sort_unstable();
         let size = growing.size()?;
-        let mut stretches = Vec::new();
+        let mut gaps = Vec::new();
         let mut start = growing.end_from(0);
         while start < size {
             let end = growing.next_start(start).unwrap_or(size).min(size);
-            let brought = list
-                .iter()
-                .map(|(cursor, limit)| ((*cursor).max(start), (*limit).min(end)))
-                .filter(|(cursor, limit)| cursor < limit);
-            let mut free = start;
-            for (cursor, limit) in brought {
-                stretches.push((free, cursor));
-                let half = cursor + (limit - cursor) / 2;
-                stretches.push((half.next_multiple_of(NEAR), limit));
-                free = limit.max(free);
-            }
-            stretches.push((free, end));
+            gaps.push((start, end));
             start = growing.end_from(end);
         }
-        let length = |(start, end): &(u64, u64)| end.saturating_sub(*start);
-        let longest = stretches.into_iter().max_by_key(length)?;
-        (length(&longest) >= LEAST_STRETCH).then_some(longest)
+        longest(&gaps, &list)
     }
 
     /// Plans a stretch for a download that has answered, where there are at most `most` with it: whoever was to bring it
@@ -161,7 +170,14 @@ impl Streams {
             stream.limit.store(start, Ordering::Release);
         }
         let end = next_obstacle(&list, growing, start).map_or(end, |obstacle| obstacle.min(end));
-        Some(self.add(&mut list, start, end))
+        Some(self.add(&mut list, start, end, true))
+    }
+
+    /// Ends the one of the further connections that would run the longest.
+    pub(super) fn give_way(&self) {
+        if let Some(spare) = longest_spare(&lock(&self.running)) {
+            spare.stop();
+        }
     }
 
     /// A stream for what a reader wants, `most` at a time; `None` when it is here, or will be soon.
@@ -182,8 +198,35 @@ impl Streams {
         }
         let obstacle = next_obstacle(&list, growing, start).unwrap_or(size);
         let end = end.max(start.saturating_add(LEAST_PART)).min(obstacle).min(size);
-        Some((self.add(&mut list, start, end), end))
+        Some((self.add(&mut list, start, end, false), end))
     }
+}
+
+/// The stream that can be done without and would run the longest.
+fn longest_spare(list: &[Arc<Stream>]) -> Option<&Arc<Stream>> {
+    let spare = list.iter().filter(|stream| stream.is_spare);
+    spare.max_by_key(|stream| stream.left())
+}
+
+/// The longest stretch of the gaps that none of the streams (cursors and limits, in order) is to bring, or the second half
+/// of the longest that one is.
+fn longest(gaps: &[(u64, u64)], streams: &[(u64, u64)]) -> Option<(u64, u64)> {
+    let mut stretches = Vec::new();
+    for (start, end) in gaps {
+        let mut free = *start;
+        let within = streams
+            .iter()
+            .map(|(cursor, limit)| ((*cursor).max(*start), (*limit).min(*end)));
+        for (cursor, limit) in within.filter(|(cursor, limit)| cursor < limit) {
+            let half = cursor + (limit - cursor) / 2;
+            stretches.extend([(free, cursor), (half.next_multiple_of(NEAR), limit)]);
+            free = free.max(limit);
+        }
+        stretches.push((free, *end));
+    }
+    let length = |(start, end): &(u64, u64)| end.saturating_sub(*start);
+    let longest = stretches.into_iter().max_by_key(length)?;
+    (length(&longest) >= LEAST_STRETCH).then_some(longest)
 }
 
 /// The first byte after `start` that is here or that a stream will bring.
@@ -193,4 +236,64 @@ fn next_obstacle(list: &[Arc<Stream>], growing: &Growing, start: u64) -> Option<
         .map(|stream| stream.cursor())
         .filter(|cursor| *cursor > start);
     streams.chain(growing.next_start(start)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_stretch_that_is_worth_most() {
+        let mib = |spans: &[(u64, u64)]| -> Vec<_> {
+            let bytes = spans
+                .iter()
+                .map(|(start, end)| (start * MIB, end.saturating_mul(MIB)));
+            bytes.collect()
+        };
+        // Gaps, streams, and what one more would bring.
+        type Spans = &'static [(u64, u64)];
+        let table: [(Spans, Spans, Option<(u64, u64)>); 8] = [
+            (&[(10, 100)], &[(10, u64::MAX)], Some((55, 100))),
+            (&[(10, 100)], &[(10, 55), (60, 100)], Some((80, 100))),
+            // What nobody brings comes first, when it is the longest.
+            (&[(10, 100)], &[(10, 40)], Some((40, 100))),
+            (&[(10, 50), (60, 100)], &[(10, 50)], Some((60, 100))),
+            (&[(10, 24)], &[(10, 24)], None),
+            (&[(10, 26)], &[(10, 26)], Some((18, 26))),
+            (&[(10, 17)], &[], None),
+            (&[], &[], None),
+        ];
+        for (gaps, streams, expected) in table {
+            let found = longest(&mib(gaps), &mib(streams));
+            let expected = expected.map(|(start, end)| (start * MIB, end * MIB));
+            assert_eq!(found, expected, "{gaps:?} {streams:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stretch_lies_in_a_gap_and_leaves_streams_their_first_half(
+            cuts in prop::collection::btree_set(0_u64..400, 2..12),
+            streams in prop::collection::btree_set(0_u64..400, 0..5),
+        ) {
+            let cuts: Vec<u64> = cuts.into_iter().map(|at| at * MIB + at % 3).collect();
+            let gaps: Vec<_> = cuts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+            let starts: Vec<u64> = streams.into_iter().map(|at| at * MIB + at % 5).collect();
+            let ends = starts.iter().skip(1).copied().chain([u64::MAX]);
+            let streams: Vec<_> = starts.iter().copied().zip(ends).collect();
+            if let Some((start, end)) = longest(&gaps, &streams) {
+                prop_assert!(end - start >= LEAST_STRETCH);
+                let gap = gaps.iter().find(|gap| gap.0 <= start && end <= gap.1);
+                prop_assert!(gap.is_some());
+                let (from, to) = gap.copied().unwrap_or_default();
+                for (cursor, limit) in streams {
+                    let (cursor, limit) = (cursor.max(from), limit.min(to));
+                    prop_assert!(cursor >= limit || end <= cursor || start >= cursor + (limit - cursor) / 2);
+                }
+            }
+        }
+    }
 }
