@@ -7,6 +7,7 @@ mod endpoints;
 mod governor;
 mod lists;
 mod logins;
+mod manners;
 mod pool;
 mod redirects;
 mod server;

@@ -250,6 +250,32 @@ async fn after_a_kill_what_both_connections_brought_is_there() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_turn_gets_that_of_a_further_connection() {
+    let scene = with(&[("max_connections", "3")]).await;
+    let blob = scene.put(random(10, LARGE));
+    let pace = Pace::of_each(SLOW);
+    scene.upstream.always(blob.get(), serve().at_pace(&pace));
+    let client = tokio::spawn(get(blob.url.clone()));
+    connections(&scene, &blob, 2).await;
+    // One turn is left, and then none.
+    let others = [11, 12].map(|seed| scene.put(random(seed, 1 << 20)));
+    let gate = Gate::new();
+    for other in &others {
+        scene.upstream.always(other.get(), serve().stall_at(1000, &gate));
+    }
+    let waiting = others
+        .each_ref()
+        .map(|other| tokio::spawn(get(other.url.clone())));
+    gate.reached_by(2).await;
+    gate.release();
+    pace.release();
+    for (other, waiting) in others.iter().zip(waiting) {
+        assert!(soon("a client", waiting).await.expect("no panic").ok() == other.bytes);
+    }
+    assert!(soon("the client", client).await.expect("no panic").ok() == blob.bytes);
+}
+
+#[tokio::test]
 async fn under_our_own_cap_one_connection_is_enough() {
     let scene = with(&[("bandwidth", "\"3MiB\"")]).await;
     let blob = scene.put(random(9, LARGE));
