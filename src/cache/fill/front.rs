@@ -99,8 +99,7 @@ impl Job {
             if ingest.size().is_some_and(|size| start >= size) {
                 return Ok(());
             }
-            let most = self.place.upstream.config().parallel;
-            let running = match self.streams.front(&growing, start, most) {
+            let running = match self.streams.front(&growing, start) {
                 Ok(running) => running,
                 Err(stream) => {
                     books.keep(ingest).await;

@@ -56,7 +56,7 @@ pub(super) fn lead_or_join(
             digest,
             expected: size,
             errand,
-            streams: Streams::default(),
+            streams: Streams::new(place.upstream.config().parallel),
             traffic: Traffic::default(),
             over: CancellationToken::new(),
         });

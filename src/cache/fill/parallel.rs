@@ -113,7 +113,7 @@ impl Job {
                     }
                 }
                 Step::Add if attempts >= MOST_ATTEMPTS * most => ramp.refused(),
-                Step::Add if self.is_welcome() => match self.one_more(growing, most).await {
+                Step::Add if self.is_welcome() => match self.one_more(growing).await {
                     Ok(Some(stream)) => {
                         attempts += 1;
                         let running = self.streams.count();
@@ -158,17 +158,13 @@ impl Job {
     }
 
     /// Opens one more connection, and plans around it. `None`: there is nothing left for it.
-    async fn one_more(
-        self: &Arc<Self>,
-        growing: &Arc<Growing>,
-        most: usize,
-    ) -> Result<Option<Arc<Stream>>, String> {
+    async fn one_more(self: &Arc<Self>, growing: &Arc<Growing>) -> Result<Option<Arc<Stream>>, String> {
         let Some((start, end)) = self.streams.widest(growing) else {
             return Ok(None);
         };
         let body = self.ask_part(growing, start, end).await?;
         // What was planned before it answered may be brought by others now.
-        let Some(running) = self.streams.claim(growing, (start, end), most) else {
+        let Some(running) = self.streams.claim(growing, (start, end)) else {
             return Ok(None);
         };
         let stream = running.stream.clone();

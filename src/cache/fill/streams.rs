@@ -70,9 +70,11 @@ impl Stream {
 type List = Arc<Mutex<Vec<Arc<Stream>>>>;
 
 /// All downloads of one fill. Clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Streams {
     running: List,
+    /// So many, beside those that readers far ahead need.
+    most: usize,
 }
 
 /// A stream as long as it runs.
@@ -93,6 +95,14 @@ fn lock(list: &List) -> MutexGuard<'_, Vec<Arc<Stream>>> {
 }
 
 impl Streams {
+    /// None yet, and so many at a time.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            running: List::default(),
+            most,
+        }
+    }
+
     /// Takes part in what is planned: from `start` up to `limit`.
     fn add(&self, list: &mut Vec<Arc<Stream>>, start: u64, limit: u64, is_spare: bool) -> Running {
         let stream = Arc::new(Stream {
@@ -110,8 +120,8 @@ impl Streams {
     }
 
     /// The front goes on at `start`, up to what is here or on its way; or the stream that brings `start` already, or has to
-    /// end first because there are `most`.
-    pub(super) fn front(&self, growing: &Growing, start: u64, most: usize) -> Result<Running, Arc<Stream>> {
+    /// end first because there are so many.
+    pub(super) fn front(&self, growing: &Growing, start: u64) -> Result<Running, Arc<Stream>> {
         let mut list = lock(&self.running);
         if !growing.is_kept() {
             // What is in the file, or on its way there, is not for those who read from the window.
@@ -120,7 +130,7 @@ impl Streams {
         if let Some(stream) = list.iter().find(|stream| stream.will_bring(start)) {
             return Err(stream.clone());
         }
-        if list.len() >= most
+        if list.len() >= self.most
             && let Some(spare) = longest_spare(&list)
         {
             spare.stop();
@@ -156,11 +166,11 @@ impl Streams {
         longest(&gaps, &list)
     }
 
-    /// Plans a stretch for a download that has answered, where there are at most `most` with it: whoever was to bring it
-    /// stops before it. `None` when it is here or near by now.
-    pub(super) fn claim(&self, growing: &Growing, (start, end): (u64, u64), most: usize) -> Option<Running> {
+    /// Plans a stretch for a further download that has answered: whoever was to bring it stops before it. `None` when it is
+    /// here or near by now, or there are enough.
+    pub(super) fn claim(&self, growing: &Growing, (start, end): (u64, u64)) -> Option<Running> {
         let mut list = lock(&self.running);
-        if list.len() >= most || !growing.is_kept() || growing.end_from(start) > start {
+        if list.len() >= self.most || !growing.is_kept() || growing.end_from(start) > start {
             return None;
         }
         if let Some(stream) = list.iter().find(|stream| stream.will_bring(start)) {
@@ -195,6 +205,11 @@ impl Streams {
             }
             // It ends where the new one begins.
             stream.limit.store(start, Ordering::Release);
+        }
+        if list.len() >= self.most
+            && let Some(spare) = longest_spare(&list)
+        {
+            spare.stop();
         }
         let obstacle = next_obstacle(&list, growing, start).unwrap_or(size);
         let end = end.max(start.saturating_add(LEAST_PART)).min(obstacle).min(size);
