@@ -1,5 +1,6 @@
 //! `wharfinger pull`: brings images in now, through the same fills as a client's pull.
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
@@ -7,7 +8,7 @@ use crate::config::ImagePattern;
 use crate::job::{Job, Progress, Unit};
 
 use super::Finder;
-use super::bring::{Bringer, Brought, BroughtResult};
+use super::bring::{Amount, Bringer, Brought, BroughtResult};
 use super::pins::pin;
 use super::platforms::Platforms;
 
@@ -59,12 +60,26 @@ impl Pull {
 pub(super) fn line(brought: &Brought) -> String {
     let reason = brought.reason.as_deref().unwrap_or_default();
     let (name, digest) = (&brought.reference, brought.digest.as_deref().unwrap_or_default());
+    let (fetched, here) = (amount(&brought.fetched), amount(&brought.here));
     match brought.result {
-        BroughtResult::Fetched => format!("{name}: fetched, {digest}"),
-        BroughtResult::Here => format!("{name}: here already, {digest}"),
-        BroughtResult::Stale => format!("{name}: here, but perhaps not the newest ({reason}), {digest}"),
+        BroughtResult::Fetched if brought.here == Amount::default() => {
+            format!("{name}: fetched {fetched}; {digest}")
+        }
+        BroughtResult::Fetched => format!("{name}: fetched {fetched}; here already {here}; {digest}"),
+        BroughtResult::Here => format!("{name}: here already, {here}; {digest}"),
+        BroughtResult::Stale => format!("{name}: here, but perhaps not the newest ({reason}), {here}; {digest}"),
         BroughtResult::Failed => format!("{name}: failed: {reason}"),
     }
+}
+
+fn amount(amount: &Amount) -> String {
+    let count = |of: u64, what: &str| match of {
+        0 => String::new(),
+        1 => format!("1 {what}, "),
+        many => format!("{many} {what}s, "),
+    };
+    let (manifests, blobs) = (count(amount.manifests, "manifest"), count(amount.blobs, "blob"));
+    format!("{manifests}{blobs}{}", ByteSize::b(amount.bytes).display().iec())
 }
 
 /// Brings in what `options` names, and pins it if so asked.
@@ -120,5 +135,34 @@ impl Job for Pull {
 
     async fn run(&self, options: PullOptions, progress: Progress) -> Result<Pulled, String> {
         bring_all(&self.bringer, &options, &progress, false).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_what_was_here() {
+        let mut brought = Brought::failed("docker-hub/library/a:1", "not found");
+        assert_eq!(line(&brought), "docker-hub/library/a:1: failed: not found");
+        brought.digest = Some("sha256:0".to_owned());
+        brought.fetched = Amount {
+            manifests: 1,
+            blobs: 2,
+            bytes: 3 << 20,
+        };
+        brought.result = BroughtResult::Fetched;
+        let fetched = "docker-hub/library/a:1: fetched 1 manifest, 2 blobs, 3.0 MiB";
+        assert_eq!(line(&brought), format!("{fetched}; sha256:0"));
+        brought.here = Amount {
+            manifests: 0,
+            blobs: 1,
+            bytes: 512,
+        };
+        assert_eq!(
+            line(&brought),
+            format!("{fetched}; here already 1 blob, 512 B; sha256:0")
+        );
     }
 }
