@@ -1,7 +1,7 @@
 //! Docker Hub's limits: what a pull costs, who is served when few or none are left, and what outlives a restart. The Hub
 //! here counts as the real one does, and time is moved by moving the stamps in what the daemon keeps.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
@@ -27,6 +27,16 @@ struct Pulls {
     silent: bool,
     /// Repositories that are not counted.
     free: HashSet<String>,
+    /// What these accounts have left instead.
+    accounts: HashMap<String, u64>,
+}
+
+impl Pulls {
+    /// What this account has left, or nobody.
+    fn left_of(&mut self, account: Option<&str>) -> &mut u64 {
+        let own = account.and_then(|account| self.accounts.get_mut(account));
+        own.unwrap_or(&mut self.left)
+    }
 }
 
 /// A Docker Hub: GETs of manifests are counted, HEADs are not, and both tell what is left.
@@ -47,12 +57,15 @@ impl Hub {
             retry_after: None,
             silent: false,
             free: HashSet::new(),
+            accounts: HashMap::new(),
         }));
         let hub = Self {
             upstream: upstream.clone(),
             pulls: pulls.clone(),
         };
+        let its = upstream.clone();
         upstream.habit(manifests(), move |asked| {
+            let account = its.account_of(asked);
             let mut pulls = pulls.lock().expect("no panic");
             let repo = asked.path.trim_start_matches("/v2/");
             let repo = repo.split("/manifests/").next().expect("a repository");
@@ -61,7 +74,7 @@ impl Hub {
             }
             let mut plan = serve();
             if asked.method == Method::GET {
-                if pulls.left == 0 {
+                if *pulls.left_of(account.as_deref()) == 0 {
                     pulls.refused += 1;
                     let body = json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": REFUSAL }] });
                     plan = reply(429)
@@ -71,16 +84,17 @@ impl Hub {
                         plan = plan.header("retry-after", &seconds.to_string());
                     }
                 } else {
-                    pulls.left -= 1;
+                    *pulls.left_of(account.as_deref()) -= 1;
                     pulls.counted += 1;
                 }
             }
             if pulls.silent {
                 return Some(plan);
             }
+            let left = *pulls.left_of(account.as_deref());
             Some(
                 plan.header("ratelimit-limit", &format!("{};w=21600", pulls.limit))
-                    .header("ratelimit-remaining", &format!("{};w=21600", pulls.left))
+                    .header("ratelimit-remaining", &format!("{left};w=21600"))
                     .header("docker-ratelimit-source", "192.0.2.7"),
             )
         });
@@ -464,15 +478,20 @@ async fn what_nobody_waits_for_stops_first_and_a_client_may_have_it() {
     pull(&daemon, "library/app2", &images[2]).await;
     assert_eq!((hub.counted(), hub.refused()), (3, 0));
     let held = &status(&daemon).await["held"];
-    assert!(held["background"].as_u64() >= Some(1) && held["miss"] == 0, "{held}");
+    assert!(
+        held["background"].as_u64() >= Some(1) && held["miss"] == 0,
+        "{held}"
+    );
 }
 
 #[tokio::test]
 async fn another_login_pulls_when_the_first_has_nothing_left() {
-    let hub = Hub::start(1).await;
+    let hub = Hub::start(0).await;
     let (first, second) = (hub.put("library/app", "1", 1), hub.put("library/other", "1", 2));
     hub.upstream
         .require_bearer(Bearer::new().user("one", "secret").user("two", "secret"));
+    let accounts = [("one".to_owned(), 1), ("two".to_owned(), 50)];
+    hub.pulls(|pulls| pulls.accounts.extend(accounts));
     let credential = |name: &str| format!("{{ username = \"{name}\", password = \"secret\" }}");
     let credentials = format!("[{}, {}]", credential("one"), credential("two"));
     let daemon = Daemon::over(&hub.upstream)
@@ -481,12 +500,15 @@ async fn another_login_pulls_when_the_first_has_nothing_left() {
         .start()
         .await;
     pull(&daemon, "library/app", &first).await;
-    // The other one's budget is another one's.
-    hub.pulls(|pulls| pulls.left = 50);
     pull(&daemon, "library/other", &second).await;
     assert_eq!((hub.counted(), hub.refused()), (2, 0));
     let told = status(&daemon).await;
-    let left = |index: usize| (&told["budgets"][index]["credential"], &told["budgets"][index]["remaining"]);
+    let left = |index: usize| {
+        (
+            &told["budgets"][index]["credential"],
+            &told["budgets"][index]["remaining"],
+        )
+    };
     assert_eq!(left(0), (&json!("one"), &json!(0)));
     assert_eq!(left(1), (&json!("two"), &json!(49)));
     assert_eq!(told["remaining"], 49);

@@ -47,6 +47,13 @@ impl Scene {
         Self { upstream, daemon }
     }
 
+    /// As [`Self::start`], with one setting.
+    pub async fn start_with(key: &str, value: &str) -> Self {
+        let upstream = Upstream::start().await;
+        let daemon = Daemon::over(&upstream).setting(key, value).start().await;
+        Self { upstream, daemon }
+    }
+
     /// Puts a blob into [`REPO`].
     pub fn put(&self, bytes: Bytes) -> Blob {
         let digest = self.upstream.put_blob(REPO, bytes.clone());
