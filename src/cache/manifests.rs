@@ -63,14 +63,9 @@ impl Cache {
             return self.pointed_at(place, &state, status).await;
         }
         let usable = verdict == Verdict::UsableOnError;
-        let shared = self.shared.clone();
         // One that may not be served is as good as none.
         let its = if usable { place.with_copy() } else { place.clone() };
-        let work = || shared.revalidate(its, tag.clone(), state);
-        let run = self
-            .shared
-            .revalidations
-            .run((place.key.clone(), tag.clone()), work);
+        let run = self.revalidating(its, tag, state);
         let (outcome, collapsed) = if usable {
             let limit = place.freshness_of(tag).wait_with_copy();
             let Ok(finished) = tokio::time::timeout(limit, run).await else {
@@ -100,6 +95,26 @@ impl Cache {
                     .await
             }
             Ok(Revalidated::Forgotten(error)) | Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the upstream about a tag, together with all who want to know. Whether somebody else began that.
+    async fn revalidating(
+        &self,
+        place: Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> (Option<Result<Revalidated, Error>>, bool) {
+        let mut again = true;
+        loop {
+            let (shared, its) = (self.shared.clone(), place.clone());
+            let work = || shared.revalidate(its, tag.clone(), state);
+            let key = (place.key.clone(), tag.clone());
+            match self.shared.revalidations.run(key, work).await {
+                // It was not asked for whoever began this, who may be less urgent.
+                (Some(Err(error)), true) if error.held && std::mem::take(&mut again) => {}
+                ended => return ended,
+            }
         }
     }
 

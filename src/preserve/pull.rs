@@ -67,7 +67,9 @@ pub(super) fn line(brought: &Brought) -> String {
         }
         BroughtResult::Fetched => format!("{name}: fetched {fetched}; here already {here}; {digest}"),
         BroughtResult::Here => format!("{name}: here already, {here}; {digest}"),
-        BroughtResult::Stale => format!("{name}: here, but perhaps not the newest ({reason}), {here}; {digest}"),
+        BroughtResult::Stale => {
+            format!("{name}: here, but perhaps not the newest ({reason}), {here}; {digest}")
+        }
         BroughtResult::Failed => format!("{name}: failed: {reason}"),
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct Answer {
 /// How much an answer with one login leaves to hope for from another. The greater, the more it says if all fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Hope {
+    /// It is not there, which is also what a registry tells those who must not know.
+    Hidden,
     /// The login may not have this.
     Denied,
     /// The login itself is not accepted.
@@ -131,19 +133,22 @@ impl Endpoint {
                 Ok(answer) if answer.foreign => None,
                 Ok(answer) => match answer.reply.status().as_u16() {
                     401 | 403 => Some(Hope::Denied),
+                    404 if self.logins.may_be_hidden(call.repository, &login) => Some(Hope::Hidden),
                     // Any other limit is on everybody at our address.
                     429 if call.counts() && answer.reply.limit().await.0 == Limit::Pulls => Some(Hope::Spent),
                     _ => None,
                 },
                 Err(error) => match error.kind() {
-                    ErrorKind::TokenDenied => Some(Hope::Denied),
+                    ErrorKind::TokenDenied | ErrorKind::Denied => Some(Hope::Denied),
                     ErrorKind::CredentialsRejected => Some(Hope::Rejected),
                     ErrorKind::RateLimited { .. } => Some(Hope::Spent),
                     _ => None,
                 },
             };
             let Some(hope) = hope else {
-                self.logins.note_use(call.repository, &login, !tried.is_empty());
+                if matches!(&result, Ok(answer) if answer.reply.status().as_u16() < 400) {
+                    self.logins.note_use(call.repository, &login, !tried.is_empty());
+                }
                 return result;
             };
             match (hope, &result) {
@@ -159,6 +164,9 @@ impl Endpoint {
                 _ => {}
             }
             tried.push(login.name().clone());
+            if let Ok(answer) = &mut result {
+                answer.reply.put_aside().await;
+            }
             if kept.as_ref().is_none_or(|(before, _)| hope > *before) {
                 kept = Some((hope, result));
             }
@@ -459,6 +467,14 @@ impl Endpoint {
         Ok(open)
     }
 
+    /// Whether it is what a login gave that opens `/v2/`. Where it is open to everybody, that tells nothing.
+    async fn is_opened_by(&self, grant: &Grant, call: &Call<'_>, window: Window) -> Result<bool, Error> {
+        let ping = self.ping(None, false, &call.errand.purpose, window).await?;
+        let closed = matches!(ping.status().as_u16(), 401 | 403);
+        ping.drain().await;
+        Ok(closed && self.is_open_to(grant, call, window).await?)
+    }
+
     /// What an answer means for a login that was sent as it is. A refusal is one for good, or for this repository alone.
     async fn own_refused(
         &self,
@@ -488,6 +504,11 @@ impl Endpoint {
             reply.drain().await;
             return Ok(Verdict::AskAnew);
         }
+        // The same of a password: `/v2/` is closed to others, and open to it.
+        if status == 401 && basic && self.is_opened_by(grant, call, window).await? {
+            login.accepted();
+            return Ok(Verdict::Accepted(Box::new(reply)));
+        }
         let host = reply.host().to_owned();
         let (kind, message) = reply.into_excuse().await;
         if status == 403 && !message.contains("expired") {
@@ -501,6 +522,10 @@ impl Endpoint {
         }
         if login.is_renewed(grant).await {
             return Ok(Verdict::Renewed);
+        }
+        // Then it could not be asked for anew.
+        if self.transport.offline().is_on() {
+            return Err(self.transport.is_offline(&host));
         }
         let why = format!("rejected by {host} (status {status}): {message}");
         login.set_aside(Some(grant), why.trim_end_matches(": "));

@@ -77,7 +77,8 @@ impl Endpoint {
                 let clients = unguarded(config, tuning).map_err(|error| classify(&error).1)?;
                 Ok(Web::new(clients))
             };
-            Login::new(prefix.clone(), credential, observer.clone(), web)
+            let offline = tuning.offline.clone();
+            Login::new(prefix.clone(), credential, observer.clone(), offline, web)
                 .map(Arc::new)
                 .map_err(|why| Error::new(&prefix, host_of(&url), ErrorKind::Setup, None, why))
         });

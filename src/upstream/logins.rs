@@ -228,6 +228,15 @@ impl Logins {
         );
     }
 
+    /// Whether another login may see something where this one does not: it is not known to read this repository.
+    pub(super) fn may_be_hidden(&self, repository: &RepositoryName, login: &Login) -> bool {
+        self.are_several()
+            && self
+                .habits
+                .get(repository)
+                .is_none_or(|habit| habit.login != *login.name())
+    }
+
     /// The repository was read with this login; `after_refusals`: others could not.
     pub(super) fn note_use(&self, repository: &RepositoryName, login: &Login, after_refusals: bool) {
         if !self.are_several() {

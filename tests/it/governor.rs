@@ -464,7 +464,37 @@ async fn what_nobody_waits_for_stops_first_and_a_client_may_have_it() {
     pull(&daemon, "library/app2", &images[2]).await;
     assert_eq!((hub.counted(), hub.refused()), (3, 0));
     let held = &status(&daemon).await["held"];
-    assert!(held["background"].as_u64() >= Some(1) && held["miss"] == 0, "{held}");
+    assert!(
+        held["background"].as_u64() >= Some(1) && held["miss"] == 0,
+        "{held}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_joins_what_nobody_waits_for_is_not_refused_with_it() {
+    let hub = Hub::start(41).await;
+    let old = hub.put("library/app", "1", 1);
+    let daemon = Daemon::over(&hub.upstream)
+        .setting("cache.tag_ttl", "\"0s\"")
+        .setting("cache.stale_if_error", "\"0s\"")
+        .start()
+        .await;
+    pull(&daemon, "library/app", &old).await;
+    let moved = hub.put("library/app", "1", 2);
+    let gate = hub.upstream.hold(manifests().head());
+    let work = async { run(&daemon, &["pull", "docker-hub/library/app:1"]).await };
+    let client = async {
+        gate.reached().await;
+        // Too old to be served without a word of the upstream's, who is being asked already.
+        let client = open(&url(&daemon, "library/app", "1")).await;
+        daemon.metrics().await;
+        gate.release();
+        soon("the client's answer", client.finish()).await
+    };
+    let (held, answer) = tokio::join!(work, client);
+    assert!(held.printed().contains("not asked"), "{}", held.printed());
+    assert_manifest(&answer, &moved, false);
+    assert_eq!((hub.counted(), hub.refused()), (2, 0));
 }
 
 #[tokio::test]
@@ -486,7 +516,12 @@ async fn another_login_pulls_when_the_first_has_nothing_left() {
     pull(&daemon, "library/other", &second).await;
     assert_eq!((hub.counted(), hub.refused()), (2, 0));
     let told = status(&daemon).await;
-    let left = |index: usize| (&told["budgets"][index]["credential"], &told["budgets"][index]["remaining"]);
+    let left = |index: usize| {
+        (
+            &told["budgets"][index]["credential"],
+            &told["budgets"][index]["remaining"],
+        )
+    };
     assert_eq!(left(0), (&json!("one"), &json!(0)));
     assert_eq!(left(1), (&json!("two"), &json!(49)));
     assert_eq!(told["remaining"], 49);

@@ -17,6 +17,7 @@ mod crash;
 mod credentials;
 mod credentials_check;
 mod credentials_ecr;
+mod credentials_several;
 mod dashboards;
 mod deadlines;
 mod drain;
