@@ -107,15 +107,35 @@ impl Cache {
     ) -> (Option<Result<Revalidated, Error>>, bool) {
         let mut again = true;
         loop {
-            let (shared, its) = (self.shared.clone(), place.clone());
-            let work = || shared.revalidate(its, tag.clone(), state);
-            let key = (place.key.clone(), tag.clone());
-            match self.shared.revalidations.run(key, work).await {
-                // It was not asked for whoever began this, who may be less urgent.
+            match self.revalidating_once(&place, tag, state).await {
+                // It was not asked before we came, for somebody who is less urgent.
                 (Some(Err(error)), true) if error.held && std::mem::take(&mut again) => {}
                 ended => return ended,
             }
         }
+    }
+
+    /// Once.
+    pub(super) async fn revalidating_once(
+        &self,
+        place: &Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> (Option<Result<Revalidated, Error>>, bool) {
+        let reference = Reference::Tag(tag.clone());
+        let waiting = self.shared.urgency.wait(place, &reference);
+        let work = || {
+            let asking = self.shared.urgency.wait(place, &reference);
+            let (shared, its, tag) = (self.shared.clone(), asking.asks(place), tag.clone());
+            async move {
+                let _asking = asking;
+                shared.revalidate(its, tag, state).await
+            }
+        };
+        let key = (place.key.clone(), tag.clone());
+        let ended = self.shared.revalidations.run(key, work).await;
+        drop(waiting);
+        ended
     }
 
     /// The manifest that a tag points at. Its bytes were stored before the tag, so they are only missing when somebody
@@ -182,11 +202,19 @@ impl Shared {
     ) -> Result<(Arc<StoredManifest>, bool), Error> {
         let mut again = true;
         loop {
-            let work = || self.clone().fetching(place.clone(), reference.clone());
+            let _waiting = self.urgency.wait(place, reference);
+            let work = || {
+                let asking = self.urgency.wait(place, reference);
+                let fetching = self.clone().fetching(asking.asks(place), reference.clone());
+                async move {
+                    let _asking = asking;
+                    fetching.await
+                }
+            };
             let key = (place.key.clone(), reference.clone());
             let (manifest, collapsed) = self.fetches.run(key, work).await;
             match manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up"))) {
-                // It was not asked for whoever began this, who may be less urgent.
+                // It was not asked before we came, for somebody who is less urgent.
                 Err(error) if error.held && collapsed && std::mem::take(&mut again) => {}
                 manifest => return manifest.map(|manifest| (manifest, collapsed)),
             }

@@ -468,11 +468,24 @@ impl Endpoint {
     }
 
     /// Whether it is what a login gave that opens `/v2/`. Where it is open to everybody, that tells nothing.
-    async fn is_opened_by(&self, grant: &Grant, call: &Call<'_>, window: Window) -> Result<bool, Error> {
+    async fn is_opened_by(
+        &self,
+        login: &Login,
+        grant: &Arc<Grant>,
+        call: &Call<'_>,
+        window: Window,
+    ) -> Result<bool, Error> {
+        if login.is_known_to_open(grant) {
+            return Ok(true);
+        }
         let ping = self.ping(None, false, &call.errand.purpose, window).await?;
         let closed = matches!(ping.status().as_u16(), 401 | 403);
         ping.drain().await;
-        Ok(closed && self.is_open_to(grant, call, window).await?)
+        let opens = closed && self.is_open_to(grant, call, window).await?;
+        if opens {
+            login.opens(grant);
+        }
+        Ok(opens)
     }
 
     /// What an answer means for a login that was sent as it is. A refusal is one for good, or for this repository alone.
@@ -505,8 +518,7 @@ impl Endpoint {
             return Ok(Verdict::AskAnew);
         }
         // The same of a password: `/v2/` is closed to others, and open to it.
-        if status == 401 && basic && self.is_opened_by(grant, call, window).await? {
-            login.accepted();
+        if status == 401 && basic && self.is_opened_by(login, grant, call, window).await? {
             return Ok(Verdict::Accepted(Box::new(reply)));
         }
         let host = reply.host().to_owned();

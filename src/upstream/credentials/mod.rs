@@ -35,6 +35,8 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const TRIAL: Duration = Duration::from_secs(30);
 /// How soon after a refusal it is asked for again.
 const ANEW: Duration = Duration::from_secs(30);
+/// How long it is believed that it opens the registry, though not all in there.
+const OPENS: Duration = Duration::from_mins(1);
 /// When a renewal is tried again that failed while what is there still holds.
 const RENEW_AGAIN: Duration = Duration::from_mins(1);
 
@@ -155,6 +157,8 @@ struct Standing {
     /// Token services give it nothing for so long.
     rests_until: Option<Instant>,
     renewed_after_refusal: Option<Instant>,
+    /// When this was last found to open the registry, after something in there was refused to it.
+    opened: Option<(Instant, Arc<Grant>)>,
     looked_at: Option<Instant>,
 }
 
@@ -510,6 +514,19 @@ impl Login {
             );
             self.observer.credential(&self.prefix, &self.name, false);
         }
+    }
+
+    /// What it gave opens the registry, though not all in there.
+    pub(super) fn opens(&self, grant: &Arc<Grant>) {
+        self.standing().opened = Some((Instant::now(), grant.clone()));
+        self.accepted();
+    }
+
+    /// Whether that was found out lately.
+    pub(super) fn is_known_to_open(&self, grant: &Arc<Grant>) -> bool {
+        let standing = self.standing();
+        let known = standing.opened.as_ref();
+        known.is_some_and(|(at, known)| at.elapsed() < OPENS && Arc::ptr_eq(known, grant))
     }
 
     /// Token services give it nothing for so long: others come first.
