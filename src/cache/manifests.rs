@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
-use crate::upstream::{self, FetchedManifest};
+use crate::upstream::{self, FetchedManifest, Purpose};
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
@@ -63,14 +63,9 @@ impl Cache {
             return self.pointed_at(place, &state, status).await;
         }
         let usable = verdict == Verdict::UsableOnError;
-        let shared = self.shared.clone();
         // One that may not be served is as good as none.
         let its = if usable { place.with_copy() } else { place.clone() };
-        let work = || shared.revalidate(its, tag.clone(), state);
-        let run = self
-            .shared
-            .revalidations
-            .run((place.key.clone(), tag.clone()), work);
+        let run = self.revalidate_for(its, tag, state);
         let (outcome, collapsed) = if usable {
             let limit = place.freshness_of(tag).wait_with_copy();
             let Ok(finished) = tokio::time::timeout(limit, run).await else {
@@ -100,6 +95,32 @@ impl Cache {
                     .await
             }
             Ok(Revalidated::Forgotten(error)) | Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the upstream about a tag for a client, or joins those who do. The flag says "joined".
+    async fn revalidate_for(
+        &self,
+        place: Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> (Option<Result<Revalidated, Error>>, bool) {
+        let run = async || {
+            let work = || self.shared.clone().revalidate(place.clone(), tag.clone(), state);
+            let key = (place.key.clone(), tag.clone());
+            self.shared.revalidations.run(key, work).await
+        };
+        match run().await {
+            // It was not asked for whoever began this, who was less urgent.
+            (Some(Err(error)), true)
+                if error.held
+                    && place.purpose > Purpose::Background
+                    && (place.purpose == Purpose::Miss
+                        || self.shared.troubled.get(&place, tag).is_none()) =>
+            {
+                run().await
+            }
+            ended => ended,
         }
     }
 
@@ -255,11 +276,14 @@ impl Shared {
     }
 
     /// Whether it makes sense to ask what a tag points at though it could not be fetched: when other tags of the repository
-    /// are here, and not for each client anew.
+    /// are here, or a mirror may have it, and not for each client anew.
     async fn may_be_here(&self, place: &Place, tag: &Tag) -> Result<bool, Error> {
         let key = (place.key.clone(), tag.clone());
-        if self.unaffordable.contains_key(&key)
-            || self.repositories.known_tags(&place.key, 1).await?.is_empty()
+        if self.unaffordable.contains_key(&key) {
+            return Ok(false);
+        }
+        if !place.upstream.is_mirrored(&place.name)
+            && self.repositories.known_tags(&place.key, 1).await?.is_empty()
         {
             return Ok(false);
         }

@@ -295,7 +295,11 @@ async fn a_breaker_that_closes_is_told_whatever_the_answer_was() {
         }
         down.store(false, Ordering::SeqCst);
         assert_eq!(tagged(&upstream, "a").await.is_ok(), status == 200);
-        assert_eq!(upstream.endpoint_states()[0].breaker, BreakerState::Closed, "{status}");
+        assert_eq!(
+            upstream.endpoint_states()[0].breaker,
+            BreakerState::Closed,
+            "{status}"
+        );
         assert_eq!(notes.all(), ["open", "closed"], "{status}");
     }
 }
