@@ -508,7 +508,10 @@ async fn another_login_pulls_when_the_first_has_nothing_left() {
         .await;
     pull(&daemon, "library/app", &first).await;
     // The other one's budget is another one's.
-    hub.pulls(|pulls| pulls.left = 50);
+    hub.pulls(|pulls| {
+        pulls.left = 50;
+        pulls.empty.insert("one");
+    });
     pull(&daemon, "library/other", &second).await;
     assert_eq!((hub.counted(), hub.refused()), (2, 0));
     let told = status(&daemon).await;
