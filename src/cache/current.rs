@@ -105,7 +105,7 @@ impl Cache {
         tag: &Tag,
         state: TagState,
     ) -> Result<Revalidated, Error> {
-        let (ended, _) = self.revalidating_once(place, tag, state).await;
+        let (ended, _) = self.revalidating(place, tag, state).await;
         ended.unwrap_or_else(|| Err(Error::internal("a revalidation was given up")))
     }
 

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
-use crate::upstream::{self, FetchedManifest};
+use crate::upstream::{self, FetchedManifest, Purpose};
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
@@ -65,7 +65,7 @@ impl Cache {
         let usable = verdict == Verdict::UsableOnError;
         // One that may not be served is as good as none.
         let its = if usable { place.with_copy() } else { place.clone() };
-        let run = self.revalidating(its, tag, state);
+        let run = self.revalidate_for(its, tag, state);
         let (outcome, collapsed) = if usable {
             let limit = place.freshness_of(tag).wait_with_copy();
             let Ok(finished) = tokio::time::timeout(limit, run).await else {
@@ -98,25 +98,29 @@ impl Cache {
         }
     }
 
-    /// Asks the upstream about a tag, together with all who want to know. Whether somebody else began that.
-    async fn revalidating(
+    /// Asks the upstream about a tag for a client, or joins those who do. The flag says "joined".
+    async fn revalidate_for(
         &self,
         place: Place,
         tag: &Tag,
         state: TagState,
     ) -> (Option<Result<Revalidated, Error>>, bool) {
-        let mut again = true;
-        loop {
-            match self.revalidating_once(&place, tag, state).await {
-                // It was not asked before we came, for somebody who is less urgent.
-                (Some(Err(error)), true) if error.held && std::mem::take(&mut again) => {}
-                ended => return ended,
+        match self.revalidating(&place, tag, state).await {
+            // It was not asked before we came, for somebody who is less urgent.
+            (Some(Err(error)), true)
+                if error.held
+                    && place.purpose > Purpose::Background
+                    && (place.purpose == Purpose::Miss
+                        || self.shared.troubled.get(&place, tag).is_none()) =>
+            {
+                self.revalidating(&place, tag, state).await
             }
+            ended => ended,
         }
     }
 
-    /// Once.
-    pub(super) async fn revalidating_once(
+    /// The same, as urgently as the most urgent of them.
+    pub(super) async fn revalidating(
         &self,
         place: &Place,
         tag: &Tag,
@@ -298,11 +302,14 @@ impl Shared {
     }
 
     /// Whether it makes sense to ask what a tag points at though it could not be fetched: when other tags of the repository
-    /// are here, and not for each client anew.
+    /// are here, or a mirror may have it, and not for each client anew.
     async fn may_be_here(&self, place: &Place, tag: &Tag) -> Result<bool, Error> {
         let key = (place.key.clone(), tag.clone());
-        if self.unaffordable.contains_key(&key)
-            || self.repositories.known_tags(&place.key, 1).await?.is_empty()
+        if self.unaffordable.contains_key(&key) {
+            return Ok(false);
+        }
+        if !place.upstream.is_mirrored(&place.name)
+            && self.repositories.known_tags(&place.key, 1).await?.is_empty()
         {
             return Ok(false);
         }

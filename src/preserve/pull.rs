@@ -102,7 +102,10 @@ pub(super) async fn bring_all(
         match bringer.expand(pattern).await {
             Ok(found) => {
                 if found.is_old {
-                    progress.note(format!("{}: {OLD_LIST}: of the tags that are here", pattern.as_str()));
+                    progress.note(format!(
+                        "{}: {OLD_LIST}: of the tags that are here",
+                        pattern.as_str()
+                    ));
                 }
                 images.extend(found.images);
             }

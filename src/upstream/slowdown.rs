@@ -242,7 +242,6 @@ impl Slowdown {
         let now = Instant::now();
         let known = {
             let mut hosts = self.hosts();
-            hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.pace().is_over(now));
             let new = || {
                 Arc::new(Host {
                     pace: Mutex::new(Pace::new(now)),
@@ -287,6 +286,15 @@ impl Slowdown {
         let mut hosts = self.hosts();
         let is_it = hosts.get(host).is_some_and(|it| Arc::ptr_eq(it, &known));
         is_it && hosts.remove(host).is_some()
+    }
+
+    /// Forgets hosts that nobody asked for long, and says which.
+    pub(super) fn forget(&self) -> Vec<String> {
+        let now = Instant::now();
+        let is_over = |host: &Arc<Host>| Arc::strong_count(host) == 1 && host.pace().is_over(now);
+        let mut hosts = self.hosts();
+        let gone = hosts.extract_if(|_, host| is_over(host));
+        gone.map(|(host, _)| host).collect()
     }
 
     /// The hosts that are asked slowly now.
@@ -490,6 +498,17 @@ mod tests {
         }
         assert_eq!(*sent.lock().unwrap(), 100);
         assert!(slowdown.all().is_empty());
+        assert!(slowdown.hosts().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_asked_for_long_is_forgotten_and_named() {
+        let slowdown = Slowdown::default();
+        let leave = enter(&slowdown, Purpose::Miss).await.unwrap();
+        slowdown.refused(HOST, leave, None);
+        assert_eq!(slowdown.forget(), Vec::<String>::new());
+        tokio::time::advance(FIRST + FORGOTTEN).await;
+        assert_eq!(slowdown.forget(), [HOST]);
         assert!(slowdown.hosts().is_empty());
     }
 

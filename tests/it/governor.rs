@@ -16,9 +16,9 @@ const REFUSAL: &str = "You have reached your unauthenticated pull rate limit. Yo
                        authenticating and upgrading: https://www.docker.com/increase-rate-limit";
 
 /// How a Hub counts.
-struct Pulls {
+pub(crate) struct Pulls {
     limit: u64,
-    left: u64,
+    pub(crate) left: u64,
     /// GETs of manifests that were answered, and those that were refused.
     counted: usize,
     refused: usize,
@@ -27,17 +27,22 @@ struct Pulls {
     silent: bool,
     /// Repositories that are not counted.
     free: HashSet<String>,
+    /// Accounts that have nothing left, and those without any limit, whatever the others have.
+    pub(crate) empty: HashSet<&'static str>,
+    pub(crate) unlimited: HashSet<&'static str>,
+    /// HEADs are refused as GETs are.
+    pub(crate) heads_too: bool,
 }
 
 /// A Docker Hub: GETs of manifests are counted, HEADs are not, and both tell what is left.
 #[derive(Clone)]
-struct Hub {
-    upstream: Upstream,
+pub(crate) struct Hub {
+    pub(crate) upstream: Upstream,
     pulls: Arc<Mutex<Pulls>>,
 }
 
 impl Hub {
-    async fn start(left: u64) -> Self {
+    pub(crate) async fn start(left: u64) -> Self {
         let upstream = Upstream::start().await;
         let pulls = Arc::new(Mutex::new(Pulls {
             limit: 100,
@@ -47,21 +52,31 @@ impl Hub {
             retry_after: None,
             silent: false,
             free: HashSet::new(),
+            empty: HashSet::new(),
+            unlimited: HashSet::new(),
+            heads_too: false,
         }));
         let hub = Self {
             upstream: upstream.clone(),
             pulls: pulls.clone(),
         };
+        let its = upstream.clone();
         upstream.habit(manifests(), move |asked| {
+            let account = its.account_of(asked).unwrap_or_default();
             let mut pulls = pulls.lock().expect("no panic");
             let repo = asked.path.trim_start_matches("/v2/");
             let repo = repo.split("/manifests/").next().expect("a repository");
-            if pulls.free.contains(repo) {
+            if pulls.free.contains(repo) || pulls.unlimited.contains(account.as_str()) {
                 return None;
             }
+            let left = if pulls.empty.contains(account.as_str()) {
+                0
+            } else {
+                pulls.left
+            };
             let mut plan = serve();
-            if asked.method == Method::GET {
-                if pulls.left == 0 {
+            if asked.method == Method::GET || pulls.heads_too && left == 0 {
+                if left == 0 {
                     pulls.refused += 1;
                     let body = json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": REFUSAL }] });
                     plan = reply(429)
@@ -75,33 +90,34 @@ impl Hub {
                     pulls.counted += 1;
                 }
             }
+            let left = left.min(pulls.left);
             if pulls.silent {
                 return Some(plan);
             }
             Some(
                 plan.header("ratelimit-limit", &format!("{};w=21600", pulls.limit))
-                    .header("ratelimit-remaining", &format!("{};w=21600", pulls.left))
+                    .header("ratelimit-remaining", &format!("{left};w=21600"))
                     .header("docker-ratelimit-source", "192.0.2.7"),
             )
         });
         hub
     }
 
-    fn pulls<T>(&self, act: impl FnOnce(&mut Pulls) -> T) -> T {
+    pub(crate) fn pulls<T>(&self, act: impl FnOnce(&mut Pulls) -> T) -> T {
         act(&mut self.pulls.lock().expect("no panic"))
     }
 
-    fn counted(&self) -> usize {
+    pub(crate) fn counted(&self) -> usize {
         self.pulls(|pulls| pulls.counted)
     }
 
-    /// GETs that it refused.
-    fn refused(&self) -> usize {
+    /// What it refused.
+    pub(crate) fn refused(&self) -> usize {
         self.pulls(|pulls| pulls.refused)
     }
 
     /// Holds an image of its own for `repo`.
-    fn put(&self, repo: &str, tag: &str, seed: u64) -> Image {
+    pub(crate) fn put(&self, repo: &str, tag: &str, seed: u64) -> Image {
         let image = Image::simple(seed, 100);
         self.upstream.put(repo, tag, &image);
         image
@@ -109,31 +125,38 @@ impl Hub {
 
     /// A daemon over it, for which every tag is due at once.
     async fn daemon(&self) -> Daemon {
-        Daemon::over(&self.upstream)
+        self.daemon_with(&[]).await
+    }
+
+    /// The same, with further settings of the upstream.
+    pub(crate) async fn daemon_with(&self, settings: &[(&str, &str)]) -> Daemon {
+        let mut daemon = Daemon::over(&self.upstream)
             .setting("cache.tag_ttl", "\"0s\"")
             .setting("cache.negative_ttl", "\"0s\"")
-            .setting("cache.revalidate_timeout", "\"20s\"")
-            .start()
-            .await
+            .setting("cache.revalidate_timeout", "\"20s\"");
+        for (key, value) in settings {
+            daemon = daemon.setting(&format!("upstream.docker-hub.{key}"), value);
+        }
+        daemon.start().await
     }
 }
 
-fn url(daemon: &Daemon, repo: &str, reference: &str) -> String {
+pub(crate) fn url(daemon: &Daemon, repo: &str, reference: &str) -> String {
     daemon.manifest_url(&format!("docker-hub/{repo}"), reference)
 }
 
-async fn pull(daemon: &Daemon, repo: &str, image: &impl Content) {
+pub(crate) async fn pull(daemon: &Daemon, repo: &str, image: &impl Content) {
     assert_manifest(&get(url(daemon, repo, "1")).await, image, false);
 }
 
 /// A client without a copy is told that there are too many requests, and when to come again: in so many seconds.
-fn assert_refused(answer: &Answer) -> u64 {
+pub(crate) fn assert_refused(answer: &Answer) -> u64 {
     assert_error(answer, 429, "TOOMANYREQUESTS");
     answer.header("retry-after").parse().expect("seconds")
 }
 
 /// Stops the daemon, makes what it keeps of its budgets older by so many seconds, and starts it again.
-async fn let_pass(daemon: &mut Daemon, seconds: u64) {
+pub(crate) async fn let_pass(daemon: &mut Daemon, seconds: u64) {
     assert!(daemon.stop().await.success());
     let path = daemon.data_dir().join("notes/budgets.json");
     let text = std::fs::read_to_string(&path).expect("budgets");
@@ -155,7 +178,7 @@ async fn let_pass(daemon: &mut Daemon, seconds: u64) {
     daemon.restart().await;
 }
 
-async fn status(daemon: &Daemon) -> Value {
+pub(crate) async fn status(daemon: &Daemon) -> Value {
     let status = get(format!("{}/api/status", daemon.url())).await.json();
     status["upstreams"][0].clone()
 }
@@ -514,7 +537,10 @@ async fn another_login_pulls_when_the_first_has_nothing_left() {
         .await;
     pull(&daemon, "library/app", &first).await;
     // The other one's budget is another one's.
-    hub.pulls(|pulls| pulls.left = 50);
+    hub.pulls(|pulls| {
+        pulls.left = 50;
+        pulls.empty.insert("one");
+    });
     pull(&daemon, "library/other", &second).await;
     assert_eq!((hub.counted(), hub.refused()), (2, 0));
     let told = status(&daemon).await;

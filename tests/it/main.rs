@@ -22,6 +22,7 @@ mod dashboards;
 mod deadlines;
 mod drain;
 mod drill;
+mod economy;
 mod errors;
 mod eviction;
 mod expect;

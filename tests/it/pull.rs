@@ -307,7 +307,11 @@ async fn a_list_of_tags_that_cannot_be_had_is_not_one_without_such_tags() {
     // What is here of them is told for what it is.
     let known = run(&scene.daemon, &["pull", "app:3.*"]).await;
     assert!(known.text().contains(missing), "{}", known.text());
-    assert!(known.text().contains("1 image: 1 here already"), "{}", known.text());
+    assert!(
+        known.text().contains("1 image: 1 here already"),
+        "{}",
+        known.text()
+    );
 }
 
 #[tokio::test]
