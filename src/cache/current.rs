@@ -105,10 +105,7 @@ impl Cache {
         tag: &Tag,
         state: TagState,
     ) -> Result<Revalidated, Error> {
-        let shared = self.shared.clone();
-        let work = || shared.revalidate(place.clone(), tag.clone(), state);
-        let key = (place.key.clone(), tag.clone());
-        let (ended, _) = self.shared.revalidations.run(key, work).await;
+        let (ended, _) = self.revalidating(place, tag, state).await;
         ended.unwrap_or_else(|| Err(Error::internal("a revalidation was given up")))
     }
 
@@ -135,7 +132,13 @@ impl Cache {
             self.shared.confirm_tag(place, tag, digest);
             return Ok(Current::here(manifest));
         }
-        let work = || async move { shared.learn_tag(&its, &wanted, before).await };
+        let _waiting = self.shared.urgency.wait(place, &reference);
+        let asking = self.shared.urgency.wait(place, &reference);
+        let its = asking.asks(&its);
+        let work = || async move {
+            let _asking = asking;
+            shared.learn_tag(&its, &wanted, before).await
+        };
         let (manifest, _) = self
             .shared
             .fetches

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::clock::LastUse;
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Tag};
 use crate::repository::{StoredManifest, TagState};
-use crate::upstream::{self, FetchedManifest};
+use crate::upstream::{self, FetchedManifest, Purpose};
 
 use super::error::{Error, ErrorKind};
 use super::eviction;
@@ -63,14 +63,9 @@ impl Cache {
             return self.pointed_at(place, &state, status).await;
         }
         let usable = verdict == Verdict::UsableOnError;
-        let shared = self.shared.clone();
         // One that may not be served is as good as none.
         let its = if usable { place.with_copy() } else { place.clone() };
-        let work = || shared.revalidate(its, tag.clone(), state);
-        let run = self
-            .shared
-            .revalidations
-            .run((place.key.clone(), tag.clone()), work);
+        let run = self.revalidate_for(its, tag, state);
         let (outcome, collapsed) = if usable {
             let limit = place.freshness_of(tag).wait_with_copy();
             let Ok(finished) = tokio::time::timeout(limit, run).await else {
@@ -101,6 +96,50 @@ impl Cache {
             }
             Ok(Revalidated::Forgotten(error)) | Err(error) => Err(error),
         }
+    }
+
+    /// Asks the upstream about a tag for a client, or joins those who do. The flag says "joined".
+    async fn revalidate_for(
+        &self,
+        place: Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> (Option<Result<Revalidated, Error>>, bool) {
+        match self.revalidating(&place, tag, state).await {
+            // It was not asked before we came, for somebody who is less urgent.
+            (Some(Err(error)), true)
+                if error.held
+                    && place.purpose > Purpose::Background
+                    && (place.purpose == Purpose::Miss
+                        || self.shared.troubled.get(&place, tag).is_none()) =>
+            {
+                self.revalidating(&place, tag, state).await
+            }
+            ended => ended,
+        }
+    }
+
+    /// The same, as urgently as the most urgent of them.
+    pub(super) async fn revalidating(
+        &self,
+        place: &Place,
+        tag: &Tag,
+        state: TagState,
+    ) -> (Option<Result<Revalidated, Error>>, bool) {
+        let reference = Reference::Tag(tag.clone());
+        let waiting = self.shared.urgency.wait(place, &reference);
+        let work = || {
+            let asking = self.shared.urgency.wait(place, &reference);
+            let (shared, its, tag) = (self.shared.clone(), asking.asks(place), tag.clone());
+            async move {
+                let _asking = asking;
+                shared.revalidate(its, tag, state).await
+            }
+        };
+        let key = (place.key.clone(), tag.clone());
+        let ended = self.shared.revalidations.run(key, work).await;
+        drop(waiting);
+        ended
     }
 
     /// The manifest that a tag points at. Its bytes were stored before the tag, so they are only missing when somebody
@@ -167,11 +206,19 @@ impl Shared {
     ) -> Result<(Arc<StoredManifest>, bool), Error> {
         let mut again = true;
         loop {
-            let work = || self.clone().fetching(place.clone(), reference.clone());
+            let _waiting = self.urgency.wait(place, reference);
+            let work = || {
+                let asking = self.urgency.wait(place, reference);
+                let fetching = self.clone().fetching(asking.asks(place), reference.clone());
+                async move {
+                    let _asking = asking;
+                    fetching.await
+                }
+            };
             let key = (place.key.clone(), reference.clone());
             let (manifest, collapsed) = self.fetches.run(key, work).await;
             match manifest.unwrap_or_else(|| Err(Error::internal("fetching a manifest was given up"))) {
-                // It was not asked for whoever began this, who may be less urgent.
+                // It was not asked before we came, for somebody who is less urgent.
                 Err(error) if error.held && collapsed && std::mem::take(&mut again) => {}
                 manifest => return manifest.map(|manifest| (manifest, collapsed)),
             }
@@ -255,11 +302,14 @@ impl Shared {
     }
 
     /// Whether it makes sense to ask what a tag points at though it could not be fetched: when other tags of the repository
-    /// are here, and not for each client anew.
+    /// are here, or a mirror may have it, and not for each client anew.
     async fn may_be_here(&self, place: &Place, tag: &Tag) -> Result<bool, Error> {
         let key = (place.key.clone(), tag.clone());
-        if self.unaffordable.contains_key(&key)
-            || self.repositories.known_tags(&place.key, 1).await?.is_empty()
+        if self.unaffordable.contains_key(&key) {
+            return Ok(false);
+        }
+        if !place.upstream.is_mirrored(&place.name)
+            && self.repositories.known_tags(&place.key, 1).await?.is_empty()
         {
             return Ok(false);
         }

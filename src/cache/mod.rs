@@ -32,6 +32,7 @@ pub mod report;
 mod revalidate;
 mod status;
 mod survival;
+mod urgency;
 mod visibility;
 
 use std::sync::Arc;
@@ -48,7 +49,7 @@ use crate::oci::{Digest, Reference, RepositoryName, Tag};
 use crate::repository::{Key, Repositories, StoredManifest};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::upstream::{Access, Errand, Offline, Purpose, Upstream};
+use crate::upstream::{Access, Errand, Offline, Purpose, SharedPurpose, Upstream};
 
 pub use access::PULLS_KEPT;
 pub use bring::{Bring, Bringing, BroughtManifest};
@@ -68,6 +69,7 @@ pub use survival::Fate;
 use inflight::Inflight;
 use negative::Negative;
 use revalidate::Revalidated;
+use urgency::Urgency;
 use visibility::Visibility;
 
 /// A pull-through repository: an upstream and a name there. Cheap to clone.
@@ -81,6 +83,8 @@ pub struct Place {
     pub key: Key,
     /// For whom the upstream is asked, when it must be.
     pub purpose: Purpose,
+    /// The same of a question that others wait for too.
+    shared_purpose: Option<SharedPurpose>,
 }
 
 impl Place {
@@ -92,6 +96,7 @@ impl Place {
             name,
             key,
             purpose: Purpose::Miss,
+            shared_purpose: None,
         }
     }
 
@@ -99,6 +104,7 @@ impl Place {
     #[must_use]
     pub fn in_background(mut self) -> Self {
         self.purpose = Purpose::Background;
+        self.shared_purpose = None;
         self
     }
 
@@ -106,18 +112,23 @@ impl Place {
     fn with_copy(&self) -> Self {
         Self {
             purpose: self.purpose.min(Purpose::Refresh),
+            shared_purpose: None,
             ..self.clone()
         }
     }
 
     /// A question to the upstream with our credentials.
     fn errand(&self) -> Errand {
-        Errand::new(Access::Configured, self.purpose)
+        let purpose = self.shared_purpose.clone();
+        Errand {
+            access: Access::Configured,
+            purpose: purpose.unwrap_or_else(|| SharedPurpose::new(self.purpose)),
+        }
     }
 
     /// One without them.
     fn anonymous_errand(&self) -> Errand {
-        Errand::new(Access::Anonymous, self.purpose)
+        self.errand().anonymously()
     }
 
     fn freshness(&self) -> &Freshness {
@@ -166,6 +177,8 @@ struct Shared {
     stop: CancellationToken,
     fetches: Collapse<(Key, Reference), Result<Arc<StoredManifest>, Error>>,
     revalidations: Collapse<(Key, Tag), Result<Revalidated, Error>>,
+    /// How urgent these are.
+    urgency: Arc<Urgency>,
     /// Tags that were asked for a moment ago though there were no pulls left for them.
     unaffordable: moka::sync::Cache<(Key, Tag), ()>,
     probes: Collapse<(Key, Digest), Result<u64, Error>>,
@@ -204,6 +217,7 @@ impl Cache {
             stop: CancellationToken::new(),
             fetches: Collapse::default(),
             revalidations: Collapse::default(),
+            urgency: Arc::default(),
             unaffordable: moka::sync::Cache::builder()
                 .max_capacity(100_000)
                 .time_to_live(Duration::from_mins(3))

@@ -103,7 +103,7 @@ impl Shared {
             Err(error) if error.kind == ErrorKind::Offline => {}
             // What is refused to work that nobody waits for may still be given to a client.
             Err(error)
-                if place.purpose == Purpose::Background
+                if place.errand().purpose.get() == Purpose::Background
                     && matches!(error.kind, ErrorKind::RateLimited { .. }) => {}
             Err(error) => {
                 let span = freshness::left_alone_for(error);

@@ -130,9 +130,9 @@ impl Shared {
             self.negative.learn(place, what, &error);
             return Err(self.visibility.hide(place));
         }
-        // It failed, but it answered: so it may answer another question.
+        // It failed, but it answered, or it would refuse this question alone: so it may answer another.
         if error.allows_stale()
-            && error.status().is_some()
+            && (error.status().is_some() || error.is_held())
             && let Some(told) = self.told_by_list(place).await
         {
             return told;

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Current, Error, ErrorKind, Hold, Place, written};
+use crate::cache::{Cache, Current, Error, ErrorKind, Hold, Outcome, Place, written};
 use crate::config::ImagePattern;
 use crate::job::{PartState, Progress};
 use crate::oci::{Digest, Kind, Manifest, Reference, Tag};
@@ -157,6 +157,16 @@ impl Failure {
     }
 }
 
+/// What a pattern stands for.
+pub(super) struct Expanded {
+    pub(super) images: Vec<(Place, Reference)>,
+    /// By what is known here: the upstream does not give its list of tags now.
+    pub(super) is_old: bool,
+}
+
+/// What is told then.
+pub(super) const OLD_LIST: &str = "the upstream does not give its list of tags now";
+
 /// Brings images in. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Bringer {
@@ -177,16 +187,21 @@ impl Bringer {
     }
 
     /// The images that a pattern stands for: by the upstream's list of tags, where it is one of tags.
-    pub(super) async fn expand(&self, image: &ImagePattern) -> Result<Vec<(Place, Reference)>, Failure> {
+    pub(super) async fn expand(&self, image: &ImagePattern) -> Result<Expanded, Failure> {
         let (place, reference) = self.find(image)?;
         let Some((_, glob)) = image.tags() else {
-            return Ok(vec![(place, reference)]);
+            return Ok(Expanded {
+                images: vec![(place, reference)],
+                is_old: false,
+            });
         };
-        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let (mut found, mut seen, mut is_old) = (Vec::new(), HashSet::new(), false);
         let mut query = Some("n=1000".to_owned());
         for _ in 0..MOST_PAGES {
             let Some(asked) = query.take() else { break };
-            let page = self.cache.tags(&place, &asked).await?.value;
+            let answer = self.cache.tags(&place, &asked).await?;
+            is_old |= answer.status.outcome == Outcome::Stale;
+            let page = answer.value;
             for tag in page.tags.iter().filter(|tag| glob.matches(tag)) {
                 if let Ok(tag) = tag.parse::<Tag>()
                     && seen.insert(tag.clone())
@@ -197,8 +212,15 @@ impl Bringer {
             query.clone_from(&page.next_query);
         }
         match found.len() {
+            0 if is_old => Err(Failure {
+                may_pass: true,
+                ..Failure::of(format!("{OLD_LIST}, and no tag that is here matches"))
+            }),
             0 => Err(Failure::of("no tag of the upstream matches")),
-            1..=MOST_TAGS => Ok(found),
+            1..=MOST_TAGS => Ok(Expanded {
+                images: found,
+                is_old,
+            }),
             many => Err(Failure::of(format!(
                 "{many} tags match, and {MOST_TAGS} is the most: narrow the pattern"
             ))),

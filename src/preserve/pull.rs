@@ -8,7 +8,7 @@ use crate::config::ImagePattern;
 use crate::job::{Job, Progress, Unit};
 
 use super::Finder;
-use super::bring::{Amount, Bringer, Brought, BroughtResult};
+use super::bring::{Amount, Bringer, Brought, BroughtResult, OLD_LIST};
 use super::pins::pin;
 use super::platforms::Platforms;
 
@@ -100,7 +100,15 @@ pub(super) async fn bring_all(
     let (mut images, mut pulled) = (Vec::new(), Pulled::default());
     for pattern in &patterns {
         match bringer.expand(pattern).await {
-            Ok(found) => images.extend(found),
+            Ok(found) => {
+                if found.is_old {
+                    progress.note(format!(
+                        "{}: {OLD_LIST}: of the tags that are here",
+                        pattern.as_str()
+                    ));
+                }
+                images.extend(found.images);
+            }
             Err(failure) => {
                 let failed = Brought::failed(pattern.as_str(), failure.reason);
                 progress.note(line(&failed));

@@ -18,7 +18,7 @@ use crate::job::{Job, Progress, Unit};
 use crate::oci::Reference;
 
 use super::Finder;
-use super::bring::{Bringer, Brought};
+use super::bring::{Bringer, Brought, OLD_LIST};
 use super::pins::pin;
 use super::platforms::Platforms;
 use super::pull::line;
@@ -280,11 +280,15 @@ impl Warm {
                 break;
             }
             match self.inner.bringer.expand(pattern).await {
-                Ok(found) => images.extend(
-                    found
-                        .into_iter()
-                        .filter(|(place, reference)| seen.insert(written(place, reference))),
-                ),
+                Ok(found) => {
+                    if found.is_old {
+                        // Newer ones may be there by then.
+                        ended.may_pass = true;
+                        tracing::warn!(list = name, images = pattern.as_str(), "{OLD_LIST}");
+                    }
+                    let found = found.images.into_iter();
+                    images.extend(found.filter(|(place, reference)| seen.insert(written(place, reference))));
+                }
                 Err(failure) => {
                     ended.may_pass |= failure.may_pass;
                     self.told(

@@ -188,9 +188,10 @@ impl BlobBody {
     }
 
     /// Whether another connection may do better. Where there is nobody else, the same endpoint may, once in a while: its
-    /// name often leads to another machine.
+    /// name often leads to another machine. Not where each begins with the first byte: that would never end.
     fn moves_on(&mut self) -> bool {
-        let moves = self.others || self.endpoint.may_reconnect();
+        let alone = || self.endpoint.may_reconnect() && !self.endpoint.ignores_ranges();
+        let moves = self.others || alone();
         if moves && !self.others {
             self.endpoint.reconnects();
         }

@@ -16,6 +16,10 @@ pub(super) const FIRST_SPAN: Duration = Duration::from_secs(5);
 const LONGEST_SPAN: Duration = Duration::from_mins(1);
 /// How long an endpoint that failed is asked last.
 const AVOID: Duration = Duration::from_secs(10);
+/// Races lost in a row without any answer after which an endpoint is asked last, for longer with each further one. Whoever
+/// is raced is not heard to the end, so an endpoint that hangs would else be waited for again and again.
+const OVERTAKEN: u32 = 3;
+const MOST_OVERTAKEN: Duration = Duration::from_mins(1);
 /// How long one that sent wrong content is.
 const DISTRUST: Duration = Duration::from_mins(10);
 /// How long one that limits us is, unless it told how long, and at the most.
@@ -97,6 +101,17 @@ struct Machine {
     opened: Option<Opened>,
     last_until: Option<Instant>,
     limited: [Option<Instant>; CLASSES],
+    /// Races lost since it last answered.
+    overtaken: [u32; CLASSES],
+}
+
+/// What became of a breaker by what was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It stands as it did.
+    None,
+    Opened,
+    Closed,
 }
 
 impl Machine {
@@ -109,6 +124,7 @@ impl Machine {
             opened: None,
             last_until: None,
             limited: [None; CLASSES],
+            overtaken: [0; CLASSES],
         }
     }
 
@@ -126,11 +142,30 @@ impl Machine {
         }
     }
 
-    fn answered(&mut self) {
+    /// Whether it closed by this.
+    fn answered(&mut self) -> bool {
         self.failures = 0;
         self.general = false;
         self.subject = None;
-        self.opened = None;
+        self.opened.take().is_some()
+    }
+
+    /// Another answered before it did.
+    fn overtaken(&mut self, class: Class, now: Instant) {
+        let times = &mut self.overtaken[class as usize];
+        *times = times.saturating_add(1);
+        if let Some(more) = times.checked_sub(OVERTAKEN) {
+            let span = AVOID
+                .saturating_mul(2_u32.saturating_pow(more))
+                .min(MOST_OVERTAKEN);
+            self.limit(class, now + span);
+        }
+    }
+
+    /// Asked last about this class until then.
+    fn limit(&mut self, class: Class, until: Instant) {
+        let limited = &mut self.limited[class as usize];
+        *limited = (*limited).max(Some(until));
     }
 
     /// `spread` (0.5 to 1.5) keeps many daemons from coming back together. Whether it opened by this.
@@ -256,6 +291,11 @@ impl Breaker {
         }
     }
 
+    /// It was raced about something of this class and lost without having answered.
+    pub(super) fn overtaken(&self, class: Class) {
+        self.lock().overtaken(class, Instant::now());
+    }
+
     /// What it sends breaks off, or comes too slowly: asked last for a while.
     pub(super) fn avoid(&self) {
         self.last_for(AVOID);
@@ -279,50 +319,56 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// It answered, whatever the answer was. Whether it was not asked before this trial.
-    pub(super) fn answered(mut self) -> bool {
-        self.breaker.lock().answered();
-        std::mem::take(&mut self.is_trial) && {
-            self.breaker.settled.notify_waiters();
-            true
-        }
+    /// It answered about something of this class, whatever the answer was.
+    pub(super) fn answered(self, class: Class) -> Change {
+        let closed = {
+            let mut machine = self.breaker.lock();
+            machine.overtaken[class as usize] = 0;
+            machine.answered()
+        };
+        self.end(closed)
     }
 
-    /// What the error says about the endpoint, which was asked about `subject` (a hash). Whether the breaker opened.
-    pub(super) fn heard(mut self, error: &Error, class: Class, subject: u64) -> bool {
+    /// What the error says about the endpoint, which was asked about `subject` (a hash). `elsewhere`: it is of a host that
+    /// the endpoint sent us to.
+    pub(super) fn heard(self, error: &Error, class: Class, subject: u64, elsewhere: bool) -> Change {
         let now = Instant::now();
-        let opened = match error.kind() {
+        let mut machine = self.breaker.lock();
+        let closed = match error.kind() {
             // It does not know what is asked of it, but it is well.
-            ErrorKind::Unavailable(Failure::Status(501)) => {
-                self.breaker.lock().answered();
-                false
+            ErrorKind::Unavailable(Failure::Status(501)) => machine.answered(),
+            // Where its blobs are is in trouble: no reason to leave its manifests alone.
+            ErrorKind::Unavailable(_) if elsewhere && class == Class::Blob => {
+                machine.limit(class, now + AVOID);
+                machine.answered()
             }
             ErrorKind::Unavailable(failure) => {
                 let fall = Fall {
                     silent: !matches!(failure, Failure::Status(_)),
                     subject,
                 };
-                let opened = self.breaker.lock().failed(now, fall, 0.5 + fastrand::f64());
+                let opened = machine.failed(now, fall, 0.5 + fastrand::f64());
+                drop(machine);
                 if opened {
                     let mut why = self.breaker.why.lock().unwrap_or_else(PoisonError::into_inner);
                     *why = Some(error.clone());
                 }
-                opened
+                self.end(false);
+                return if opened { Change::Opened } else { Change::None };
             }
             // It was not asked.
             ErrorKind::RateLimited {
                 limit: Limit::Held, ..
-            } => return false,
+            } => {
+                drop(machine);
+                return Change::None;
+            }
             ErrorKind::RateLimited { retry_after, .. } => {
-                let mut machine = self.breaker.lock();
-                machine.answered();
                 let span = retry_after.unwrap_or(LIMITED).min(MOST_LIMITED);
                 machine.limited[class as usize] = Some(now + span);
-                false
+                machine.answered()
             }
             kind => {
-                let mut machine = self.breaker.lock();
-                machine.answered();
                 if matches!(
                     kind,
                     ErrorKind::Protocol
@@ -332,13 +378,20 @@ impl Pass<'_> {
                 ) {
                     machine.last_until = machine.last_until.max(Some(now + AVOID));
                 }
-                false
+                machine.overtaken[class as usize] = 0;
+                machine.answered()
             }
         };
-        if std::mem::take(&mut self.is_trial) {
+        drop(machine);
+        self.end(closed)
+    }
+
+    /// Those who wait for a trial hear of its end, or that none is needed any more.
+    fn end(mut self, closed: bool) -> Change {
+        if std::mem::take(&mut self.is_trial) || closed {
             self.breaker.settled.notify_waiters();
         }
-        opened
+        if closed { Change::Closed } else { Change::None }
     }
 }
 
@@ -442,6 +495,35 @@ mod tests {
         assert!(last(&machine, Class::Blob, 9) && !last(&machine, Class::Blob, 10));
     }
 
+    #[test]
+    fn who_loses_races_without_answering_is_asked_last_for_longer_and_longer() {
+        let (mut machine, now) = (Machine::new(Some(FIRST_SPAN)), Instant::now());
+        let mut spans = Vec::new();
+        for _ in 0..7 {
+            machine.overtaken(Class::Blob, now);
+            let until = machine.limited[Class::Blob as usize];
+            spans.push(until.map_or(0, |until| (until - now).as_secs()));
+        }
+        assert_eq!(spans, [0, 0, 10, 20, 40, 60, 60]);
+        assert!(!machine.is_asked_last(Class::Manifest, now));
+        assert_eq!(machine.state(now), BreakerState::Closed);
+        // An answer ends the row.
+        let breaker = Breaker::new(Some(FIRST_SPAN));
+        let answer = || {
+            let pass = Pass {
+                breaker: &breaker,
+                is_trial: false,
+            };
+            pass.answered(Class::Blob)
+        };
+        for _ in 0..10 {
+            breaker.overtaken(Class::Blob);
+            breaker.overtaken(Class::Blob);
+            assert_eq!(answer(), Change::None);
+        }
+        assert_eq!(breaker.readiness(Class::Blob), Readiness::Ready);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_trial_hears_of_its_end() {
         let breaker = Breaker::new(Some(FIRST_SPAN));
@@ -455,7 +537,7 @@ mod tests {
         assert!(breaker.enter(false).await.is_err());
         let (waiting, ()) = tokio::join!(breaker.enter(true), async {
             tokio::task::yield_now().await;
-            assert!(trial.answered());
+            assert_eq!(trial.answered(Class::Other), Change::Closed);
         });
         assert!(!waiting.ok().unwrap().is_trial);
         // And of one that was dropped: then it is theirs.

@@ -123,6 +123,9 @@ struct Exhausted {
     until: Timestamp,
     /// The registry said so itself, rather than we by the length of its window.
     told: bool,
+    /// It refuses what does not count, too.
+    #[serde(default)]
+    free: bool,
     /// Answers to requests that began before this one know nothing of it.
     #[serde(skip)]
     order: u64,
@@ -218,14 +221,21 @@ impl Budget {
                 self.exhausted = None;
             }
         }
-        self.end(ticket);
+        self.over(ticket);
+    }
+
+    fn over(&mut self, ticket: Ticket) {
+        if ticket.counted {
+            self.under_way = self.under_way.saturating_sub(1);
+        }
     }
 
     /// It ended without telling anything, by an answer: registries count no request that they do not tell about, nor
     /// one that they refuse.
     pub(super) fn end(&mut self, ticket: Ticket) {
+        self.over(ticket);
         if ticket.counted {
-            self.under_way = self.under_way.saturating_sub(1);
+            self.pace.spare();
         }
     }
 
@@ -239,7 +249,7 @@ impl Budget {
 
     /// It ended without an answer: it may have been counted.
     pub(super) fn lose(&mut self, ticket: Ticket) {
-        self.end(ticket);
+        self.over(ticket);
         if ticket.counted {
             self.spent += 1;
         }
@@ -253,12 +263,48 @@ impl Budget {
         self.exhausted = Some(Exhausted {
             until: now.after(span.min(LONGEST)),
             told: told.is_some(),
+            free: self.exhausted.is_some_and(|before| before.free),
             order: self.began,
         });
         // Nothing is left, whatever was told before; and the next answer knows better.
         self.told = Some((0, now));
         self.spent = 0;
         self.order = self.began;
+    }
+
+    /// It was a free question that was refused so: then free questions are asked now and then only, too.
+    pub(super) fn refuse_free(&mut self) {
+        if let Some(exhausted) = &mut self.exhausted {
+            exhausted.free = true;
+        }
+    }
+
+    /// Leave to send a free question at `now`.
+    ///
+    /// # Errors
+    /// It would be refused, too.
+    pub(super) fn admit_free(&mut self, now: Timestamp) -> Result<(), Held> {
+        self.settle(now);
+        let Some(exhausted) = self.exhausted.filter(|exhausted| exhausted.free) else {
+            return Ok(());
+        };
+        let next = self.next_probe(now);
+        if next.is_zero() {
+            self.probed = Some(now);
+            return Ok(());
+        }
+        Err(Held {
+            reason: Reason::Empty,
+            retry_after: exhausted.until.since(now).min(next).max(SHORTEST_WAIT),
+            probe: false,
+            soon: false,
+        })
+    }
+
+    /// In how long a free question may be asked to learn whether the budget is back.
+    pub(super) fn next_probe(&self, now: Timestamp) -> Duration {
+        let last = self.probed.max(self.told.map(|(_, at)| at));
+        last.map_or(Duration::ZERO, |last| PROBE_EVERY.saturating_sub(now.since(last)))
     }
 
     /// Whether a counted request for this may be sent, by what was known when it was last settled.
@@ -290,8 +336,7 @@ impl Budget {
         } else {
             Reason::Kept
         };
-        let last = self.probed.max(self.told.map(|(_, at)| at));
-        let next_probe = last.map_or(Duration::ZERO, |last| PROBE_EVERY.saturating_sub(now.since(last)));
+        let next_probe = self.next_probe(now);
         let known = self.told.map_or(0, |(left, _)| left.saturating_sub(self.spent));
         let soon = self.exhausted.is_none() && known > floor;
         // A revalidation has just asked its own free question.
@@ -423,6 +468,11 @@ impl Pace {
     fn add(&mut self, pulls: f64, now: Timestamp) {
         self.weight = self.per_hour(now) + pulls;
         self.at = Some(now);
+    }
+
+    /// One that was begun a moment ago cost nothing.
+    fn spare(&mut self) {
+        self.weight = (self.weight - 1.0).max(0.0);
     }
 
     fn per_hour(&self, now: Timestamp) -> f64 {

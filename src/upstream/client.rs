@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::Sent;
-use super::budget::Reason;
+use super::budget::{Held, Reason};
 use super::credentials::{Grant, Login};
 use super::endpoint::Endpoint;
 use super::errand::{Access, Errand, Purpose, SharedPurpose};
@@ -50,6 +50,11 @@ impl Call<'_> {
         self.kind == RequestKind::Manifest && self.method == Method::GET
     }
 
+    /// Whether limits on pulls are told by the answer.
+    fn is_about_a_manifest(&self) -> bool {
+        matches!(self.kind, RequestKind::Manifest | RequestKind::ManifestHead)
+    }
+
     fn request<'a>(&self, url: &'a Url, as_stranger: bool) -> Request<'a> {
         Request {
             kind: self.kind,
@@ -78,6 +83,8 @@ pub(super) struct Answer {
 /// How much an answer with one login leaves to hope for from another. The greater, the more it says if all fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Hope {
+    /// It is not there, which is also what a registry tells those who must not know.
+    Hidden,
     /// The login may not have this.
     Denied,
     /// The login itself is not accepted.
@@ -115,6 +122,8 @@ impl Endpoint {
         }
         let mut tried: Vec<LoginName> = Vec::new();
         let mut kept: Option<(Hope, Result<Answer, Error>)> = None;
+        // Others may not have it, or are not accepted: that lasts longer than a budget that is spent.
+        let mut needed = false;
         loop {
             let wish = Wish {
                 repository: call.repository,
@@ -131,19 +140,24 @@ impl Endpoint {
                 Ok(answer) if answer.foreign => None,
                 Ok(answer) => match answer.reply.status().as_u16() {
                     401 | 403 => Some(Hope::Denied),
+                    404 if self.logins.may_be_hidden(call.repository, &login) => Some(Hope::Hidden),
                     // Any other limit is on everybody at our address.
-                    429 if call.counts() && answer.reply.limit().await.0 == Limit::Pulls => Some(Hope::Spent),
+                    429 if call.is_about_a_manifest() && answer.reply.limit().await.0 == Limit::Pulls => {
+                        Some(Hope::Spent)
+                    }
                     _ => None,
                 },
                 Err(error) => match error.kind() {
-                    ErrorKind::TokenDenied => Some(Hope::Denied),
+                    ErrorKind::TokenDenied | ErrorKind::Denied => Some(Hope::Denied),
                     ErrorKind::CredentialsRejected => Some(Hope::Rejected),
                     ErrorKind::RateLimited { .. } => Some(Hope::Spent),
                     _ => None,
                 },
             };
             let Some(hope) = hope else {
-                self.logins.note_use(call.repository, &login, !tried.is_empty());
+                if matches!(&result, Ok(answer) if answer.reply.status().as_u16() < 400) {
+                    self.logins.note_use(call.repository, &login, needed);
+                }
                 return result;
             };
             match (hope, &result) {
@@ -158,7 +172,11 @@ impl Endpoint {
                 }
                 _ => {}
             }
+            needed |= hope != Hope::Spent;
             tried.push(login.name().clone());
+            if let Ok(answer) = &mut result {
+                answer.reply.put_aside().await;
+            }
             if kept.as_ref().is_none_or(|(before, _)| hope > *before) {
                 kept = Some((hope, result));
             }
@@ -180,8 +198,12 @@ impl Endpoint {
     /// What a login's budget has left for this.
     fn left(&self, call: &Call<'_>, login: &Login) -> Left {
         let (purpose, name) = (call.errand.purpose.get(), login.name());
-        if login.rests(Instant::now()) || !self.governor.allows(name, purpose, call.repository) {
+        if login.rests(Instant::now()) {
             return Left::Nothing;
+        }
+        if !self.governor.allows(name, purpose, call.repository) {
+            let asks = purpose == Purpose::Miss && self.governor.is_probe_due(name);
+            return if asks { Left::Perhaps } else { Left::Nothing };
         }
         self.governor.left(name).map_or(Left::Unknown, Left::Some)
     }
@@ -201,10 +223,15 @@ impl Endpoint {
     /// # Errors
     /// `RateLimited` without having asked, when the pulls that are left are kept, or used up.
     async fn ask_as(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Answer, Error> {
-        if !matches!(call.kind, RequestKind::Manifest | RequestKind::ManifestHead) {
+        if !call.is_about_a_manifest() {
             return self.ask_freely(call, login, None).await;
         }
         let spending = self.spending(call, login).await?;
+        self.spend(call, login, spending).await
+    }
+
+    /// The same, once there is leave.
+    async fn spend(&self, call: &Call<'_>, login: &Arc<Login>, spending: Spending) -> Result<Answer, Error> {
         let mut answer = match self.ask_freely(call, login, Some(&spending)).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -233,7 +260,8 @@ impl Endpoint {
     async fn spending(&self, call: &Call<'_>, login: &Arc<Login>) -> Result<Spending, Error> {
         let (governor, credential) = (&self.governor, &**login.name());
         if call.kind != RequestKind::Manifest {
-            return Ok(governor.free(credential));
+            let question = governor.question(credential);
+            return question.map_err(|held| self.held(&held, "even free questions are refused"));
         }
         let purpose = call.errand.purpose.get();
         let mut asked = governor.counted(credential, purpose, call.repository).await;
@@ -245,7 +273,7 @@ impl Endpoint {
                 headers: call.headers.clone(),
                 ..*call
             };
-            let answer = Box::pin(self.ask_as(&question, login)).await?;
+            let answer = Box::pin(self.spend(&question, login, governor.free(credential))).await?;
             if answer.reply.status().as_u16() != 200 {
                 let error = self.failure(&question, answer).await;
                 if error.is_not_found() {
@@ -256,17 +284,24 @@ impl Endpoint {
         }
         asked.map_err(|held| {
             governor.note_held(credential, purpose, &held);
-            let kind = ErrorKind::RateLimited {
-                retry_after: Some(held.retry_after),
-                limit: Limit::Held,
-            };
-            let why = match held.reason {
-                Reason::Empty => "no pulls are left",
-                Reason::Kept => "the pulls that are left are kept for what is more urgent",
-            };
-            let message = format!("not asked for {} s more: {why}", held.retry_after.as_secs());
-            self.transport.error(&host_of(&self.url), kind, message)
+            self.held(
+                &held,
+                match held.reason {
+                    Reason::Empty => "no pulls are left",
+                    Reason::Kept => "the pulls that are left are kept for what is more urgent",
+                },
+            )
         })
+    }
+
+    /// That we do not ask.
+    fn held(&self, held: &Held, why: &str) -> Error {
+        let kind = ErrorKind::RateLimited {
+            retry_after: Some(held.retry_after),
+            limit: Limit::Held,
+        };
+        let message = format!("not asked for {} s more: {why}", held.retry_after.as_secs());
+        self.transport.error(&host_of(&self.url), kind, message)
     }
 
     /// Asks. Where a client waits, a registry that refuses too many requests is asked again when its turn comes.
@@ -459,6 +494,27 @@ impl Endpoint {
         Ok(open)
     }
 
+    /// Whether it is what a login gave that opens `/v2/`. Where it is open to everybody, that tells nothing.
+    async fn is_opened_by(
+        &self,
+        login: &Login,
+        grant: &Arc<Grant>,
+        call: &Call<'_>,
+        window: Window,
+    ) -> Result<bool, Error> {
+        if login.is_known_to_open(grant) {
+            return Ok(true);
+        }
+        let ping = self.ping(None, false, &call.errand.purpose, window).await?;
+        let closed = matches!(ping.status().as_u16(), 401 | 403);
+        ping.drain().await;
+        let opens = closed && self.is_open_to(grant, call, window).await?;
+        if opens {
+            login.opens(grant);
+        }
+        Ok(opens)
+    }
+
     /// What an answer means for a login that was sent as it is. A refusal is one for good, or for this repository alone.
     async fn own_refused(
         &self,
@@ -488,6 +544,10 @@ impl Endpoint {
             reply.drain().await;
             return Ok(Verdict::AskAnew);
         }
+        // The same of a password: `/v2/` is closed to others, and open to it.
+        if status == 401 && basic && self.is_opened_by(login, grant, call, window).await? {
+            return Ok(Verdict::Accepted(Box::new(reply)));
+        }
         let host = reply.host().to_owned();
         let (kind, message) = reply.into_excuse().await;
         if status == 403 && !message.contains("expired") {
@@ -501,6 +561,10 @@ impl Endpoint {
         }
         if login.is_renewed(grant).await {
             return Ok(Verdict::Renewed);
+        }
+        // Then it could not be asked for anew.
+        if self.transport.offline().is_on() {
+            return Err(self.transport.is_offline(&host));
         }
         let why = format!("rejected by {host} (status {status}): {message}");
         login.set_aside(Some(grant), why.trim_end_matches(": "));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::Authorizer;
-use super::breaker::{Breaker, BreakerState, Class, Pass};
+use super::breaker::{Breaker, BreakerState, Change, Class, Pass};
 use super::credentials::{Login, Web};
 use super::error::{Error, ErrorKind, Failure, classify};
 use super::governor::Governor;
@@ -77,7 +77,8 @@ impl Endpoint {
                 let clients = unguarded(config, tuning).map_err(|error| classify(&error).1)?;
                 Ok(Web::new(clients))
             };
-            Login::new(prefix.clone(), credential, observer.clone(), web)
+            let offline = tuning.offline.clone();
+            Login::new(prefix.clone(), credential, observer.clone(), offline, web)
                 .map(Arc::new)
                 .map_err(|why| Error::new(&prefix, host_of(&url), ErrorKind::Setup, None, why))
         });
@@ -181,22 +182,29 @@ impl Endpoint {
         usual.min(self.header_timeout / 2).max(LEAST_LATE)
     }
 
-    /// It answered.
-    pub(super) fn heard_well(&self, pass: Pass<'_>) {
-        if pass.answered() {
-            let (upstream, host) = (self.prefix(), self.host());
-            tracing::info!(upstream, host, "an endpoint answers again");
-            self.transport.observer().endpoint_open(upstream, &host, false);
-        }
+    /// It answered about something of this class.
+    pub(super) fn heard_well(&self, pass: Pass<'_>, class: Class) {
+        self.note(pass.answered(class), None);
     }
 
     /// It failed, or said no, when asked about `subject`.
     pub(super) fn heard(&self, pass: Pass<'_>, error: &Error, class: Class, subject: u64) {
-        if pass.heard(error, class, subject) {
-            let (upstream, host) = (self.prefix(), self.host());
-            tracing::warn!(upstream, host, %error, "an endpoint failed too often: it is left alone for a while");
-            self.transport.observer().endpoint_open(upstream, &host, true);
+        let elsewhere = error.host() != self.host();
+        self.note(pass.heard(error, class, subject, elsewhere), Some(error));
+    }
+
+    fn note(&self, change: Change, error: Option<&Error>) {
+        let (upstream, host) = (self.prefix(), self.host());
+        match (change, error) {
+            (Change::None, _) => return,
+            (Change::Opened, Some(error)) => {
+                tracing::warn!(upstream, host, %error, "an endpoint failed too often: it is left alone for a while");
+            }
+            (Change::Opened, None) => {}
+            (Change::Closed, _) => tracing::info!(upstream, host, "an endpoint answers again"),
         }
+        let observer = self.transport.observer();
+        observer.endpoint_open(upstream, &host, change == Change::Opened);
     }
 
     /// What is said instead of asking while the breaker is open.

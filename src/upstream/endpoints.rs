@@ -101,7 +101,9 @@ impl Upstream {
         let mut body = self.ask(&question, ask).await?;
         let others = self.candidates(&question);
         let others = others.iter().any(|other| {
-            !Arc::ptr_eq(other.endpoint, body.endpoint()) && other.readiness(Class::Blob) == Readiness::Ready
+            !Arc::ptr_eq(other.endpoint, body.endpoint())
+                && other.readiness(Class::Blob) == Readiness::Ready
+                && !other.endpoint.ignores_ranges()
         });
         body.keep_above(self.config.min_rate, others);
         Ok(body)
@@ -306,9 +308,13 @@ impl Upstream {
                         self.own.transport.observer().hedge(self.prefix(), won);
                         if won && let Some((late, since)) = began.get(hedge.saturating_sub(2)) {
                             late.latency(class).note(since.elapsed());
+                            // If it was still to answer; it is not heard to its end.
+                            if !running.is_empty() {
+                                late.breaker.overtaken(class);
+                            }
                         }
                     }
-                    endpoint.heard_well(ended.pass);
+                    endpoint.heard_well(ended.pass, class);
                     return Ok(answer);
                 }
                 // Which says nothing about anybody.

@@ -143,6 +143,16 @@ impl Governor {
         self.begin(credential, false, Timestamp::now())
     }
 
+    /// The same, unless what does not count is refused as well, which is tried only now and then.
+    ///
+    /// # Errors
+    /// What is to be said instead of asking.
+    pub(super) fn question(self: &Arc<Self>, credential: &str) -> Result<Spending, Held> {
+        let now = Timestamp::now();
+        self.with(credential, |budget| budget.admit_free(now))?;
+        Ok(self.begin(credential, false, now))
+    }
+
     /// Leave for a counted request about `repository`. While what is under way may leave enough for it, its answers are
     /// waited for.
     ///
@@ -203,6 +213,11 @@ impl Governor {
             || self.with(credential, |budget| budget.allows(purpose, reserved, self.rules))
     }
 
+    /// Whether a free question may be asked now to learn whether a credential has something left again.
+    pub(super) fn is_probe_due(&self, credential: &str) -> bool {
+        self.with(credential, |budget| budget.next_probe(Timestamp::now()).is_zero())
+    }
+
     /// A request was not made, for this reason.
     pub(super) fn note_held(&self, credential: &str, purpose: Purpose, held: &Held) {
         self.held[purpose as usize].fetch_add(1, Ordering::Relaxed);
@@ -230,10 +245,6 @@ impl Governor {
     /// Whether it is known that pulls are counted here.
     pub(super) fn counts(&self) -> bool {
         self.budgets().values().any(|budget| budget.left().is_some())
-    }
-
-    fn free_tells(&self) -> bool {
-        self.budgets().values().any(Budget::free_tells)
     }
 
     /// Whether a pull from `repository` is known to be counted here: then a question that is free should come first.
@@ -422,9 +433,11 @@ impl Spending {
             return;
         };
         let governor = &self.governor;
+        // That a credential without any limit is told none says nothing about the repository.
+        let speaks = |budget: &mut Budget| budget.is_known() && (self.counted || budget.free_tells());
         if well && self.told.load(Ordering::Relaxed) {
             governor.uncounted.invalidate(repository);
-        } else if well && governor.counts() && (self.counted || governor.free_tells()) {
+        } else if well && governor.with(&self.credential, speaks) {
             governor.uncounted.insert(repository.clone(), ());
         }
         governor.with(&self.credential, |budget| {
@@ -450,6 +463,9 @@ impl Spending {
         let until = governor.with(credential, |budget| {
             budget.end(ticket);
             budget.refuse(retry_after, now);
+            if !self.counted {
+                budget.refuse_free();
+            }
             budget.back_at()
         });
         tracing::warn!(

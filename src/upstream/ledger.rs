@@ -76,6 +76,13 @@ impl Upstream {
         self.own.may_pull(repository, errand)
     }
 
+    /// Whether content of this repository may come from a mirror.
+    pub fn is_mirrored(&self, repository: &RepositoryName) -> bool {
+        self.mirrors
+            .iter()
+            .any(|mirror| mirror.name_of(repository).is_some())
+    }
+
     /// How its pulls stand.
     pub fn pulls(&self) -> Pulls {
         let now = Timestamp::now();
@@ -110,6 +117,12 @@ impl Upstream {
             observer.pulls_saved(self.prefix(), all - told);
         }
         let endpoints = std::iter::once(&self.own).chain(&self.mirrors);
+        for host in endpoints
+            .clone()
+            .flat_map(|endpoint| endpoint.transport.slowdown().forget())
+        {
+            observer.slowed(self.prefix(), &Slowed::not(host));
+        }
         for slowed in endpoints.flat_map(|endpoint| endpoint.transport.slowdown().all()) {
             observer.slowed(self.prefix(), &slowed);
         }

@@ -35,6 +35,8 @@ pub(super) enum Left {
     Unknown,
     /// So many requests.
     Some(u64),
+    /// Nothing, as far as is known, but that may be asked now.
+    Perhaps,
     /// Nothing, for now: another login is used while there is one.
     Nothing,
 }
@@ -136,10 +138,14 @@ impl Logins {
             })
             .collect();
         let fresh: Vec<(usize, Left)> = budgets
-            .into_iter()
-            .filter(|(_, left)| *left != Left::Nothing)
+            .iter()
+            .copied()
+            .filter(|(_, left)| !matches!(left, Left::Nothing | Left::Perhaps))
             .collect();
+        let perhaps = budgets.iter().find(|(_, left)| *left == Left::Perhaps);
         let chosen = match fresh.as_slice() {
+            // Each in turn, or what one has again would not be found out while another has nothing.
+            [] if let Some((index, _)) = perhaps => *index,
             // Whether it is asked all the same is for the budget to say. Another try for the same question is not.
             [] if wish.tried.is_empty() => usable[0],
             [] => return None,
@@ -179,7 +185,7 @@ impl Logins {
             .iter()
             .filter_map(|(_, left)| match left {
                 Left::Some(count) => Some(*count),
-                Left::Unknown | Left::Nothing => None,
+                Left::Unknown | Left::Perhaps | Left::Nothing => None,
             })
             .collect();
         let mean = known
@@ -189,7 +195,9 @@ impl Logins {
             .unwrap_or(WEIGHT);
         let weight = |left: Left| match left {
             Left::Some(count) => i64::try_from(count.clamp(1, 1_000_000)).unwrap_or(1),
-            Left::Unknown | Left::Nothing => i64::try_from(mean.clamp(1, 1_000_000)).unwrap_or(1),
+            Left::Unknown | Left::Perhaps | Left::Nothing => {
+                i64::try_from(mean.clamp(1, 1_000_000)).unwrap_or(1)
+            }
         };
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let mut best = several[0].0;
@@ -226,6 +234,15 @@ impl Logins {
             upstream = &*self.prefix,
             "none of its credentials is accepted: what is public is pulled anonymously, what is private is not to be had"
         );
+    }
+
+    /// Whether another login may see something where this one does not: it is not known to read this repository.
+    pub(super) fn may_be_hidden(&self, repository: &RepositoryName, login: &Login) -> bool {
+        self.are_several()
+            && self
+                .habits
+                .get(repository)
+                .is_none_or(|habit| habit.login != *login.name())
     }
 
     /// The repository was read with this login; `after_refusals`: others could not.

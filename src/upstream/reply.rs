@@ -51,8 +51,8 @@ impl ReadError {
 pub(super) struct Reply {
     response: reqwest::Response,
     host: String,
-    /// Given back when the reply is dropped.
-    _turn: Turn,
+    /// Given back when the reply is dropped, or put aside.
+    turn: Option<Turn>,
     idle_timeout: Duration,
     offline: Offline,
     /// It is a 401 to a token that was made for just what was asked for.
@@ -66,7 +66,7 @@ impl Reply {
         Self {
             response,
             host,
-            _turn: turn,
+            turn: Some(turn),
             idle_timeout: transport.idle_timeout(),
             offline: transport.offline().clone(),
             says_absent: false,
@@ -193,6 +193,12 @@ impl Reply {
     pub(super) async fn drain(mut self) {
         // A longer or slower rest costs the connection, nothing more.
         let _ = tokio::time::timeout(EXCUSE_TIME, self.collect(EXCUSE_SIZE)).await;
+    }
+
+    /// Keeps what a refusal says, and gives its turn back: who asks again meanwhile may need just that one.
+    pub(super) async fn put_aside(&mut self) {
+        self.excuse().await;
+        self.turn = None;
     }
 
     /// What the body says about a refusal. Reads it.

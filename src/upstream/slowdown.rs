@@ -1,6 +1,7 @@
 //! Going slowly at hosts that refuse too many requests: a 429 that is not about pulls makes an interval between any two
 //! requests to that host, doubled by each further one and halved by each answer. After a refusal one request goes ahead to
-//! see how it is now, and the others wait for what it hears. A pure machine with the time as a parameter, behind a lock.
+//! see how it is now, and the others wait for what it hears. What clients wait for comes before the rest. A pure machine
+//! with the time as a parameter, behind a lock.
 //! Called by `transport`.
 
 use std::collections::HashMap;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::errand::{Purpose, SharedPurpose};
 
 /// The interval after the first refusal, and the longest one.
 const FIRST: Duration = Duration::from_millis(500);
@@ -110,6 +113,8 @@ impl Pace {
 /// One host.
 struct Host {
     pace: Mutex<Pace>,
+    /// Those who wait, by how urgent that is.
+    waiting: Mutex<[usize; Purpose::ALL.len()]>,
     /// Something was heard of it.
     heard: Notify,
 }
@@ -117,6 +122,36 @@ struct Host {
 impl Host {
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, [usize; Purpose::ALL.len()]> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody waits who is more urgent than this.
+    fn has_above(&self, purpose: Purpose) -> bool {
+        self.waiting()[purpose as usize + 1..]
+            .iter()
+            .any(|count| *count > 0)
+    }
+}
+
+/// Somebody waits, as long as this lives.
+struct Waiting<'a> {
+    host: &'a Host,
+    purpose: Purpose,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(host: &'a Host, purpose: Purpose) -> Self {
+        host.waiting()[purpose as usize] += 1;
+        Self { host, purpose }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.host.waiting()[self.purpose as usize] -= 1;
     }
 }
 
@@ -153,11 +188,11 @@ impl Slowdown {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leave to send a request to `host`, once its turn has come.
+    /// Leave to send a request to `host`, once its turn has come: the more urgent it is, the sooner.
     ///
     /// # Errors
     /// After how long it may be asked again, when that is longer than one can wait.
-    pub(super) async fn enter(&self, host: &str) -> Result<Leave, Duration> {
+    pub(super) async fn enter(&self, host: &str, purpose: &SharedPurpose) -> Result<Leave, Duration> {
         let known = self.hosts().get(host).cloned();
         let Some(known) = known else {
             return Ok(Leave::free());
@@ -168,10 +203,15 @@ impl Slowdown {
             tokio::pin!(heard);
             // Before looking, or the news could be missed.
             heard.as_mut().enable();
-            let now = Instant::now();
+            let (now, urgency) = (Instant::now(), purpose.get());
             let (step, refusals) = {
                 let mut pace = known.pace();
-                (pace.ask(now), pace.refusals)
+                if now >= pace.next && known.has_above(urgency) {
+                    // It is theirs: they look at the same moment.
+                    (Step::Wait(now + LEAST), pace.refusals)
+                } else {
+                    (pace.ask(now), pace.refusals)
+                }
             };
             let until = match step {
                 Step::Go | Step::GoAhead => {
@@ -181,14 +221,18 @@ impl Slowdown {
                         ahead: step == Step::GoAhead,
                     });
                 }
-                Step::Wait(until) if until > patience => return Err(until - now),
+                Step::Wait(until) if until > patience => {
+                    return Err((until - now).max(known.pace().interval));
+                }
                 Step::Wait(until) => until,
                 Step::Listen if now >= patience => return Err(FIRST.max(known.pace().interval)),
                 Step::Listen => patience,
             };
+            let _waiting = Waiting::new(&known, urgency);
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
                 () = heard => {}
+                () = purpose.raised_above(urgency) => {}
             }
         }
     }
@@ -198,10 +242,10 @@ impl Slowdown {
         let now = Instant::now();
         let known = {
             let mut hosts = self.hosts();
-            hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.pace().is_over(now));
             let new = || {
                 Arc::new(Host {
                     pace: Mutex::new(Pace::new(now)),
+                    waiting: Mutex::default(),
                     heard: Notify::new(),
                 })
             };
@@ -242,6 +286,15 @@ impl Slowdown {
         let mut hosts = self.hosts();
         let is_it = hosts.get(host).is_some_and(|it| Arc::ptr_eq(it, &known));
         is_it && hosts.remove(host).is_some()
+    }
+
+    /// Forgets hosts that nobody asked for long, and says which.
+    pub(super) fn forget(&self) -> Vec<String> {
+        let now = Instant::now();
+        let is_over = |host: &Arc<Host>| Arc::strong_count(host) == 1 && host.pace().is_over(now);
+        let mut hosts = self.hosts();
+        let gone = hosts.extract_if(|_, host| is_over(host));
+        gone.map(|(host, _)| host).collect()
     }
 
     /// The hosts that are asked slowly now.
@@ -301,6 +354,51 @@ mod tests {
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    async fn enter(slowdown: &Slowdown, purpose: Purpose) -> Result<Leave, Duration> {
+        slowdown.enter(HOST, &SharedPurpose::new(purpose)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_waits_for_comes_first() {
+        let slowdown = Arc::new(Slowdown::default());
+        for _ in 0..3 {
+            let leave = enter(&slowdown, Purpose::Miss).await.unwrap();
+            slowdown.refused(HOST, leave, None);
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let raised = SharedPurpose::new(Purpose::Background);
+        let come = |purpose: &SharedPurpose| {
+            let (slowdown, order, purpose) = (slowdown.clone(), order.clone(), purpose.clone());
+            tokio::spawn(async move {
+                let leave = slowdown.enter(HOST, &purpose).await.unwrap();
+                order.lock().unwrap().push(purpose.get());
+                // As fast as before.
+                drop(leave);
+            })
+        };
+        // Someone has the turn of now.
+        let _now = enter(&slowdown, Purpose::Miss).await.unwrap();
+        slowdown.hosts()[HOST].pace().proven = true;
+        let mut all = vec![come(&raised)];
+        for purpose in [Purpose::Background, Purpose::Refresh, Purpose::Miss] {
+            all.push(come(&SharedPurpose::new(purpose)));
+        }
+        tokio::time::sleep(ms(1)).await;
+        raised.raise(Purpose::Miss);
+        for one in all {
+            one.await.unwrap();
+        }
+        let order = order.lock().unwrap().clone();
+        let sorted = [
+            Purpose::Miss,
+            Purpose::Miss,
+            Purpose::Refresh,
+            Purpose::Background,
+        ];
+        assert_eq!(order, sorted);
     }
 
     #[test]
@@ -364,16 +462,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_crowd_makes_one_request_until_the_host_answers() {
         let slowdown = Arc::new(Slowdown::default());
-        let first = slowdown.enter(HOST).await.unwrap();
+        let first = enter(&slowdown, Purpose::Miss).await.unwrap();
         let slowed = slowdown.refused(HOST, first, None);
         assert_eq!((slowed.interval, slowed.pause), (FIRST, FIRST));
-        assert!(slowdown.enter("other").now_or_never().is_some());
+        let miss = SharedPurpose::new(Purpose::Miss);
+        assert!(slowdown.enter("other", &miss).now_or_never().is_some());
         let sent = Arc::new(Mutex::new(0));
         let crowd: Vec<_> = (0..100)
             .map(|_| {
                 let (slowdown, sent) = (slowdown.clone(), sent.clone());
                 tokio::spawn(async move {
-                    let leave = slowdown.enter(HOST).await?;
+                    let leave = enter(&slowdown, Purpose::Miss).await?;
                     *sent.lock().unwrap() += 1;
                     // The first two of them are refused again.
                     if *sent.lock().unwrap() <= 2 {
@@ -403,19 +502,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_is_not_asked_for_long_is_forgotten_and_named() {
+        let slowdown = Slowdown::default();
+        let leave = enter(&slowdown, Purpose::Miss).await.unwrap();
+        slowdown.refused(HOST, leave, None);
+        assert_eq!(slowdown.forget(), Vec::<String>::new());
+        tokio::time::advance(FIRST + FORGOTTEN).await;
+        assert_eq!(slowdown.forget(), [HOST]);
+        assert!(slowdown.hosts().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_would_wait_too_long_is_told_at_once_and_a_lost_request_leaves_its_place() {
         let slowdown = Slowdown::default();
-        let leave = slowdown.enter(HOST).await.unwrap();
+        let leave = enter(&slowdown, Purpose::Miss).await.unwrap();
         slowdown.refused(HOST, leave, Some(Duration::from_mins(1)));
-        let told = slowdown.enter(HOST).now_or_never().unwrap();
+        let told = enter(&slowdown, Purpose::Miss).now_or_never().unwrap();
         assert_eq!(told.err(), Some(Duration::from_mins(1)));
         tokio::time::advance(Duration::from_mins(1)).await;
-        let ahead = slowdown.enter(HOST).await.unwrap();
+        let ahead = enter(&slowdown, Purpose::Miss).await.unwrap();
         tokio::time::advance(ms(500)).await;
         // Nothing is ever heard of it: those who listen lose patience.
-        assert!(slowdown.enter(HOST).await.is_err());
+        assert!(enter(&slowdown, Purpose::Miss).await.is_err());
         drop(ahead);
-        let next = slowdown.enter(HOST).now_or_never().unwrap().unwrap();
+        let next = enter(&slowdown, Purpose::Miss).now_or_never();
+        let next = next.unwrap().unwrap();
         assert!(next.ahead);
         assert!(!slowdown.answered(HOST, next));
         assert_eq!(slowdown.all().len(), 1);

@@ -156,6 +156,9 @@ impl Tokens {
             return Err(self.transport.is_offline(place));
         }
         login.given().await.map_err(|why| {
+            if self.transport.offline().is_on() {
+                return self.transport.is_offline(place);
+            }
             let message = format!("the credential {} cannot be had: {why}", login.name());
             self.transport
                 .error(place, ErrorKind::CredentialsRejected, message)
@@ -185,6 +188,9 @@ impl Tokens {
                         && login.is_renewed(refused).await =>
                 {
                     grant = self.grant(&place, login).await?;
+                }
+                Some(_) if self.transport.offline().is_on() => {
+                    return Err(self.transport.is_offline(&place));
                 }
                 Some(refused) if *refusal.kind() == ErrorKind::CredentialsRejected => {
                     let why = format!("rejected by {place}: {}", refusal.message());

@@ -238,7 +238,11 @@ impl Transport {
         if self.offline.is_on() {
             return Err(self.is_offline(&host));
         }
-        self.slowdown.enter(&host).await.map_err(|wait| {
+        let entered = tokio::select! {
+            entered = self.slowdown.enter(&host, &request.purpose) => entered,
+            () = self.offline.until(true) => return Err(self.is_offline(&host)),
+        };
+        entered.map_err(|wait| {
             let kind = ErrorKind::RateLimited {
                 retry_after: Some(wait),
                 limit: Limit::Held,

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::admin::run;
 use crate::expect::{assert_error, assert_manifest};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
@@ -86,6 +88,47 @@ async fn a_helper_is_asked_once_and_again_after_a_refusal() {
         !log.contains(PASSWORD) && !log.contains(CI),
         "a secret is in the log"
     );
+}
+
+#[tokio::test]
+async fn offline_a_helper_that_runs_is_ended_and_it_is_no_worse_for_that() {
+    let (upstream, image) = with_image("acme/app").await;
+    upstream.require_basic(Basic::new("ci", PASSWORD));
+    let folder = folder();
+    let at = folder.path();
+    let here = at.display();
+    let login = format!("{{\"Username\":\"ci\",\"Secret\":\"{PASSWORD}\"}}");
+    let helper = script(
+        at,
+        "docker-credential-test",
+        &format!(
+            "cd {here}\n[ -e answer ] && exec echo '{login}'\necho $$ > pid.new\nmv pid.new pid\nexec sleep 1000"
+        ),
+    );
+    let daemon = with_credentials(&upstream, &[&format!("{{ helper = {helper} }}")])
+        .start()
+        .await;
+    let client = tokio::spawn(get(daemon.manifest_url(NAME, "1")));
+    let looking = |path: PathBuf, wanted: bool| async move {
+        let look = async {
+            while path.exists() != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon("the helper", look).await;
+    };
+    looking(at.join("pid"), true).await;
+    let pid = fs::read_to_string(at.join("pid")).expect("its number");
+    let told = run(&daemon, &["offline", "on"]).await;
+    assert_eq!(told.code(), Some(0));
+    let answer = soon("the answer", client).await.expect("no panic");
+    assert_error(&answer, 503, "UNAVAILABLE");
+    assert!(answer.text().contains("offline"), "{}", answer.text());
+    looking(Path::new("/proc").join(pid.trim()), false).await;
+    file(at, "answer", "");
+    run(&daemon, &["offline", "off"]).await.text();
+    pull(&daemon, NAME, &image).await;
+    assert!(!daemon.logs().join("\n").contains("set aside"));
 }
 
 #[tokio::test]
@@ -311,6 +354,42 @@ async fn with_no_good_login_the_public_is_pulled_and_the_private_is_not_said_to_
     );
     pull(&daemon, NAME, &image).await;
     daemon.wait_for_log("none of its credentials is accepted").await;
+}
+
+#[tokio::test]
+async fn certificates_go_unverified_and_proxies_unused_only_where_that_is_said() {
+    let (upstream, image) = with_image("acme/app").await;
+    let port = tls_before(upstream.port(), false).await;
+    let url = format!("\"https://127.0.0.1:{port}\"");
+    // Nobody is there any more.
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let proxy = format!("\"http://{}\"", closed.local_addr().expect("an address"));
+    drop(closed);
+    let table = [
+        (vec![("url", url.as_str())], false),
+        (vec![("url", &url), ("insecure", "true")], true),
+        (vec![("proxy", proxy.as_str())], false),
+        (vec![("proxy", &proxy), ("no_proxy", "[\"127.0.0.0/8\"]")], true),
+        (
+            vec![("proxy", &proxy), ("no_proxy", "[\"10.0.0.0/8\", \".corp\"]")],
+            false,
+        ),
+    ];
+    for (settings, works) in table {
+        let mut builder = Daemon::over(&upstream);
+        for (key, value) in &settings {
+            builder = builder.setting(&format!("upstream.docker-hub.{key}"), value);
+        }
+        let daemon = builder.start().await;
+        let answer = get(daemon.manifest_url(NAME, "1")).await;
+        if works {
+            assert_manifest(&answer, &image, false);
+        } else {
+            assert_error(&answer, 503, "UNAVAILABLE");
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use wharfinger::clock::Timestamp;
 
+use crate::admin::run;
 use crate::expect::{assert_error, assert_manifest, get_all};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
@@ -224,6 +225,39 @@ async fn aws_credentials_of_a_machine() {
         "PUT",
         "version 2 asks for a token first"
     );
+}
+
+#[tokio::test]
+async fn offline_neither_the_machine_nor_the_api_is_asked_on() {
+    let (upstream, image) = with_image("acme/app").await;
+    upstream.require_basic(Basic::new("AWS", "pw1"));
+    let api = api().await;
+    let agent = Upstream::start().await;
+    let gate = Gate::new();
+    let found = reply(200).header("content-type", "application/json");
+    let found = found.body(credentials("session"));
+    agent.always(path_has("/v1/credentials"), found.hold_head(&gate));
+    let builder = over(&upstream, &api)
+        .env(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            &format!("{}/v1/credentials", agent.url()),
+        )
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let daemon = builder.start().await;
+    let client = tokio::spawn(get(daemon.manifest_url(NAME, "1")));
+    gate.reached().await;
+    run(&daemon, &["offline", "on"]).await.text();
+    let answer = soon("the answer", client).await.expect("no panic");
+    assert_error(&answer, 503, "UNAVAILABLE");
+    assert!(answer.text().contains("offline"), "{}", answer.text());
+    gate.release();
+    assert_eq!(api.calls().len(), 0);
+    // Online again it is asked anew, and not set aside for having been silent.
+    let before = agent.count_of(&any());
+    run(&daemon, &["offline", "off"]).await.text();
+    pull(&daemon, &image).await;
+    assert_eq!((agent.count_of(&any()), api.calls().len()), (before + 1, 1));
+    assert!(!daemon.logs().join("\n").contains("set aside"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ fn every_query_names_metrics_that_the_daemon_has() {
     let source = fs::read_to_string(root.join("src/telemetry/metrics.rs")).expect("the metrics' source");
     let known: BTreeSet<_> = metrics(&source).collect();
     let mut asked = 0;
+    let mut shows = BTreeSet::new();
     for entry in fs::read_dir(root.join("dashboards")).expect("a folder of dashboards") {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("a dashboard");
@@ -31,8 +32,25 @@ fn every_query_names_metrics_that_the_daemon_has() {
                 let family = metric.strip_suffix("_bucket").unwrap_or(metric);
                 assert!(known.contains(family), "{} asks for {metric}", path.display());
                 asked += 1;
+                shows.insert(family.to_owned());
             }
         }
     }
     assert!(asked > 5, "the dashboards ask for something");
+    // What tells that an upstream, or what may be asked of it, is not as it should be.
+    for shown in [
+        "ratelimit_remaining",
+        "ratelimit_empty_seconds",
+        "pulls_saved_total",
+        "pulls_held_total",
+        "slowdown_milliseconds",
+        "endpoint_open",
+        "hedges_total",
+        "moved_on_total",
+        "credential_set_aside",
+        "waited_seconds_total",
+    ] {
+        let name = format!("wharfinger_upstream_{shown}");
+        assert!(shows.contains(&name), "no panel shows {name}");
+    }
 }

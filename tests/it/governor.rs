@@ -1,7 +1,7 @@
 //! Docker Hub's limits: what a pull costs, who is served when few or none are left, and what outlives a restart. The Hub
 //! here counts as the real one does, and time is moved by moving the stamps in what the daemon keeps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
@@ -16,9 +16,9 @@ const REFUSAL: &str = "You have reached your unauthenticated pull rate limit. Yo
                        authenticating and upgrading: https://www.docker.com/increase-rate-limit";
 
 /// How a Hub counts.
-struct Pulls {
+pub(crate) struct Pulls {
     limit: u64,
-    left: u64,
+    pub(crate) left: u64,
     /// GETs of manifests that were answered, and those that were refused.
     counted: usize,
     refused: usize,
@@ -27,27 +27,22 @@ struct Pulls {
     silent: bool,
     /// Repositories that are not counted.
     free: HashSet<String>,
-    /// What these accounts have left instead.
-    accounts: HashMap<String, u64>,
-}
-
-impl Pulls {
-    /// What this account has left, or nobody.
-    fn left_of(&mut self, account: Option<&str>) -> &mut u64 {
-        let own = account.and_then(|account| self.accounts.get_mut(account));
-        own.unwrap_or(&mut self.left)
-    }
+    /// Accounts that have nothing left, and those without any limit, whatever the others have.
+    pub(crate) empty: HashSet<&'static str>,
+    pub(crate) unlimited: HashSet<&'static str>,
+    /// HEADs are refused as GETs are.
+    pub(crate) heads_too: bool,
 }
 
 /// A Docker Hub: GETs of manifests are counted, HEADs are not, and both tell what is left.
 #[derive(Clone)]
-struct Hub {
-    upstream: Upstream,
+pub(crate) struct Hub {
+    pub(crate) upstream: Upstream,
     pulls: Arc<Mutex<Pulls>>,
 }
 
 impl Hub {
-    async fn start(left: u64) -> Self {
+    pub(crate) async fn start(left: u64) -> Self {
         let upstream = Upstream::start().await;
         let pulls = Arc::new(Mutex::new(Pulls {
             limit: 100,
@@ -57,7 +52,9 @@ impl Hub {
             retry_after: None,
             silent: false,
             free: HashSet::new(),
-            accounts: HashMap::new(),
+            empty: HashSet::new(),
+            unlimited: HashSet::new(),
+            heads_too: false,
         }));
         let hub = Self {
             upstream: upstream.clone(),
@@ -65,16 +62,21 @@ impl Hub {
         };
         let its = upstream.clone();
         upstream.habit(manifests(), move |asked| {
-            let account = its.account_of(asked);
+            let account = its.account_of(asked).unwrap_or_default();
             let mut pulls = pulls.lock().expect("no panic");
             let repo = asked.path.trim_start_matches("/v2/");
             let repo = repo.split("/manifests/").next().expect("a repository");
-            if pulls.free.contains(repo) {
+            if pulls.free.contains(repo) || pulls.unlimited.contains(account.as_str()) {
                 return None;
             }
+            let left = if pulls.empty.contains(account.as_str()) {
+                0
+            } else {
+                pulls.left
+            };
             let mut plan = serve();
-            if asked.method == Method::GET {
-                if *pulls.left_of(account.as_deref()) == 0 {
+            if asked.method == Method::GET || pulls.heads_too && left == 0 {
+                if left == 0 {
                     pulls.refused += 1;
                     let body = json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": REFUSAL }] });
                     plan = reply(429)
@@ -84,14 +86,14 @@ impl Hub {
                         plan = plan.header("retry-after", &seconds.to_string());
                     }
                 } else {
-                    *pulls.left_of(account.as_deref()) -= 1;
+                    pulls.left -= 1;
                     pulls.counted += 1;
                 }
             }
+            let left = left.min(pulls.left);
             if pulls.silent {
                 return Some(plan);
             }
-            let left = *pulls.left_of(account.as_deref());
             Some(
                 plan.header("ratelimit-limit", &format!("{};w=21600", pulls.limit))
                     .header("ratelimit-remaining", &format!("{left};w=21600"))
@@ -101,21 +103,21 @@ impl Hub {
         hub
     }
 
-    fn pulls<T>(&self, act: impl FnOnce(&mut Pulls) -> T) -> T {
+    pub(crate) fn pulls<T>(&self, act: impl FnOnce(&mut Pulls) -> T) -> T {
         act(&mut self.pulls.lock().expect("no panic"))
     }
 
-    fn counted(&self) -> usize {
+    pub(crate) fn counted(&self) -> usize {
         self.pulls(|pulls| pulls.counted)
     }
 
-    /// GETs that it refused.
-    fn refused(&self) -> usize {
+    /// What it refused.
+    pub(crate) fn refused(&self) -> usize {
         self.pulls(|pulls| pulls.refused)
     }
 
     /// Holds an image of its own for `repo`.
-    fn put(&self, repo: &str, tag: &str, seed: u64) -> Image {
+    pub(crate) fn put(&self, repo: &str, tag: &str, seed: u64) -> Image {
         let image = Image::simple(seed, 100);
         self.upstream.put(repo, tag, &image);
         image
@@ -123,31 +125,38 @@ impl Hub {
 
     /// A daemon over it, for which every tag is due at once.
     async fn daemon(&self) -> Daemon {
-        Daemon::over(&self.upstream)
+        self.daemon_with(&[]).await
+    }
+
+    /// The same, with further settings of the upstream.
+    pub(crate) async fn daemon_with(&self, settings: &[(&str, &str)]) -> Daemon {
+        let mut daemon = Daemon::over(&self.upstream)
             .setting("cache.tag_ttl", "\"0s\"")
             .setting("cache.negative_ttl", "\"0s\"")
-            .setting("cache.revalidate_timeout", "\"20s\"")
-            .start()
-            .await
+            .setting("cache.revalidate_timeout", "\"20s\"");
+        for (key, value) in settings {
+            daemon = daemon.setting(&format!("upstream.docker-hub.{key}"), value);
+        }
+        daemon.start().await
     }
 }
 
-fn url(daemon: &Daemon, repo: &str, reference: &str) -> String {
+pub(crate) fn url(daemon: &Daemon, repo: &str, reference: &str) -> String {
     daemon.manifest_url(&format!("docker-hub/{repo}"), reference)
 }
 
-async fn pull(daemon: &Daemon, repo: &str, image: &impl Content) {
+pub(crate) async fn pull(daemon: &Daemon, repo: &str, image: &impl Content) {
     assert_manifest(&get(url(daemon, repo, "1")).await, image, false);
 }
 
 /// A client without a copy is told that there are too many requests, and when to come again: in so many seconds.
-fn assert_refused(answer: &Answer) -> u64 {
+pub(crate) fn assert_refused(answer: &Answer) -> u64 {
     assert_error(answer, 429, "TOOMANYREQUESTS");
     answer.header("retry-after").parse().expect("seconds")
 }
 
 /// Stops the daemon, makes what it keeps of its budgets older by so many seconds, and starts it again.
-async fn let_pass(daemon: &mut Daemon, seconds: u64) {
+pub(crate) async fn let_pass(daemon: &mut Daemon, seconds: u64) {
     assert!(daemon.stop().await.success());
     let path = daemon.data_dir().join("notes/budgets.json");
     let text = std::fs::read_to_string(&path).expect("budgets");
@@ -169,7 +178,7 @@ async fn let_pass(daemon: &mut Daemon, seconds: u64) {
     daemon.restart().await;
 }
 
-async fn status(daemon: &Daemon) -> Value {
+pub(crate) async fn status(daemon: &Daemon) -> Value {
     let status = get(format!("{}/api/status", daemon.url())).await.json();
     status["upstreams"][0].clone()
 }
@@ -485,13 +494,40 @@ async fn what_nobody_waits_for_stops_first_and_a_client_may_have_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_joins_what_nobody_waits_for_is_not_refused_with_it() {
+    let hub = Hub::start(41).await;
+    let old = hub.put("library/app", "1", 1);
+    let daemon = Daemon::over(&hub.upstream)
+        .setting("cache.tag_ttl", "\"0s\"")
+        .setting("cache.stale_if_error", "\"0s\"")
+        .start()
+        .await;
+    pull(&daemon, "library/app", &old).await;
+    let moved = hub.put("library/app", "1", 2);
+    let gate = hub.upstream.hold(manifests().head());
+    let work = async { run(&daemon, &["pull", "docker-hub/library/app:1"]).await };
+    let client = async {
+        gate.reached().await;
+        // Too old to be served without a word of the upstream's, who is being asked already.
+        let client = tokio::spawn(get(url(&daemon, "library/app", "1")));
+        status(&daemon).await;
+        status(&daemon).await;
+        gate.release();
+        soon("the client's answer", client).await.expect("no panic")
+    };
+    let (pulled, answer) = tokio::join!(work, client);
+    assert_manifest(&answer, &moved, false);
+    // What is asked is asked for the client from then on.
+    assert_eq!(pulled.code(), Some(0), "{}", pulled.printed());
+    assert_eq!((hub.counted(), hub.refused()), (2, 0));
+}
+
+#[tokio::test]
 async fn another_login_pulls_when_the_first_has_nothing_left() {
-    let hub = Hub::start(0).await;
+    let hub = Hub::start(1).await;
     let (first, second) = (hub.put("library/app", "1", 1), hub.put("library/other", "1", 2));
     hub.upstream
         .require_bearer(Bearer::new().user("one", "secret").user("two", "secret"));
-    let accounts = [("one".to_owned(), 1), ("two".to_owned(), 50)];
-    hub.pulls(|pulls| pulls.accounts.extend(accounts));
     let credential = |name: &str| format!("{{ username = \"{name}\", password = \"secret\" }}");
     let credentials = format!("[{}, {}]", credential("one"), credential("two"));
     let daemon = Daemon::over(&hub.upstream)
@@ -500,6 +536,11 @@ async fn another_login_pulls_when_the_first_has_nothing_left() {
         .start()
         .await;
     pull(&daemon, "library/app", &first).await;
+    // The other one's budget is another one's.
+    hub.pulls(|pulls| {
+        pulls.left = 50;
+        pulls.empty.insert("one");
+    });
     pull(&daemon, "library/other", &second).await;
     assert_eq!((hub.counted(), hub.refused()), (2, 0));
     let told = status(&daemon).await;

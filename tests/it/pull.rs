@@ -289,6 +289,32 @@ async fn a_pattern_stands_for_the_upstreams_tags() {
 }
 
 #[tokio::test]
+async fn a_list_of_tags_that_cannot_be_had_is_not_one_without_such_tags() {
+    let scene = Scene::start().await;
+    let image = of_this_machine(1, 1000);
+    for tag in ["3.1", "3.2"] {
+        scene.upstream.put(REPO, tag, &image);
+    }
+    let (ran, _) = events(&scene.daemon, &["pull", "app:3.1"]).await;
+    assert_eq!(ran.code(), Some(0), "{}", ran.printed());
+    scene
+        .upstream
+        .always(tags(), reply(503).header("retry-after", "60"));
+    let missing = "the upstream does not give its list of tags now";
+    let none = run(&scene.daemon, &["pull", "app:5.*"]).await;
+    assert_eq!(none.code(), Some(1));
+    assert!(none.printed().contains(missing), "{}", none.printed());
+    // What is here of them is told for what it is.
+    let known = run(&scene.daemon, &["pull", "app:3.*"]).await;
+    assert!(known.text().contains(missing), "{}", known.text());
+    assert!(
+        known.text().contains("1 image: 1 here already"),
+        "{}",
+        known.text()
+    );
+}
+
+#[tokio::test]
 async fn what_fails_is_told_and_the_rest_comes() {
     let scene = Scene::start().await;
     let (good, broken) = (Image::simple(1, 1000), Image::simple(2, 1000));

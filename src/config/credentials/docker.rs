@@ -79,17 +79,20 @@ impl DockerLogin {
             format!("is not a Docker config.json: line {}", error.line())
         })?;
         let mut found = Vec::new();
-        if let Some(name) = named(&file.helpers, hosts).or(file.store.as_ref())
+        let entry = named(&file.auths, hosts);
+        // Of several hosts it knows the one that the file has it for: `docker login` leaves an entry in `auths`.
+        let usual = entry.map_or(hosts.first().map(String::as_str), |(host, _)| Some(host));
+        let store = file.store.as_ref().and_then(|store| Some((usual?, store)));
+        if let Some((host, name)) = named(&file.helpers, hosts).or(store)
             && !name.is_empty()
-            && let Some(server) = hosts.first().map(|host| server_of(host))
         {
             check_helper(name)?;
             found.push(Self::Helper {
                 name: name.clone(),
-                server,
+                server: server_of(host),
             });
         }
-        if let Some(Some(entry)) = named(&file.auths, hosts) {
+        if let Some((_, Some(entry))) = entry {
             found.extend(entry.login()?);
         }
         if found.is_empty() {
@@ -149,8 +152,8 @@ impl Entry {
     }
 }
 
-/// The entry whose key means one of these hosts, the first of them that has any.
-fn named<'a, T>(map: &'a BTreeMap<String, T>, hosts: &[String]) -> Option<&'a T> {
+/// The entry whose key means one of these hosts, the first of them that has any, with that host.
+fn named<'a, T>(map: &'a BTreeMap<String, T>, hosts: &'a [String]) -> Option<(&'a str, &'a T)> {
     let mut wanted: Vec<&str> = Vec::new();
     for host in hosts {
         if HUB_HOSTS.contains(&host.as_str()) {
@@ -159,10 +162,10 @@ fn named<'a, T>(map: &'a BTreeMap<String, T>, hosts: &[String]) -> Option<&'a T>
             wanted.push(host);
         }
     }
-    wanted
-        .iter()
-        .find_map(|host| map.iter().find(|(key, _)| host_of(key) == Some(*host)))
-        .map(|(_, value)| value)
+    wanted.into_iter().find_map(|host| {
+        let (_, value) = map.iter().find(|(key, _)| host_of(key) == Some(host))?;
+        Some((host, value))
+    })
 }
 
 /// The host that a key means: alone, with a scheme, or as the URL of an API version. A key for one repository alone
@@ -274,6 +277,22 @@ mod tests {
         assert_eq!(
             find(json, &["registry-1.docker.io"]),
             Ok(vec![helper("hub", "https://index.docker.io/v1/")])
+        );
+        // Asked about the host that it is filed under, which need not be the first.
+        let hosts = ["corp.example", "registry.corp:5000"];
+        for json in [
+            r#"{"credHelpers":{"registry.corp:5000":"h"}}"#,
+            r#"{"credsStore":"h","auths":{"registry.corp:5000":{}}}"#,
+        ] {
+            assert_eq!(
+                find(json, &hosts),
+                Ok(vec![helper("h", "registry.corp:5000")]),
+                "{json}"
+            );
+        }
+        assert_eq!(
+            find(r#"{"credsStore":"h","auths":{}}"#, &hosts),
+            Ok(vec![helper("h", "corp.example")])
         );
         let json = r#"{"credsStore":"../../bin/sh"}"#;
         assert!(find(json, &["quay.io"]).unwrap_err().contains("no helper's name"));

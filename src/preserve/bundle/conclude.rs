@@ -29,7 +29,11 @@ impl Intake {
             let shown = name.as_deref().map_or_else(|| shown(&named.digest), shown);
             let taken = match name {
                 Some(name) => self.image(named, &name, &mut linked, &mut referring).await,
-                None => Err("no annotation says which repository it belongs to".to_owned()),
+                None => Err(
+                    "no annotation says which repository it belongs to: write it with its whole name, \
+                             like docker.io/library/alpine:3"
+                        .to_owned(),
+                ),
             };
             match taken {
                 Ok(image) => self.imported.images.push(image),

@@ -109,7 +109,7 @@ pub(super) async fn plan(
     let is_whole = |image: &Image| !image.closure.lacks.iter().any(spoils);
     let (whole, lacking): (Vec<_>, Vec<_>) = images.into_iter().partition(is_whole);
     if !lacking.is_empty() && (!options.skip_incomplete || whole.is_empty()) {
-        return Err(refusal(&lacking));
+        return Err(refusal(&lacking, !options.refs.is_empty()));
     }
     let mut plan = Plan::of(&whole).map_err(|error| error.to_string())?;
     plan.exported.left_out_count = lacking.len() as u64;
@@ -122,9 +122,11 @@ fn spoils(lack: &Lack) -> bool {
     lack.is_of_content() || lack.reason == Reason::Gone
 }
 
-fn refusal(lacking: &[Image]) -> String {
+fn refusal(lacking: &[Image], are_named: bool) -> String {
+    // A drill looks at what clients pulled alone.
+    let by = if are_named { "pull" } else { "drill --fill" };
     let mut lines = vec![format!(
-        "{} not whole: fetch what lacks with `wharfinger drill --fill`, or leave them out with --skip-incomplete",
+        "{} not whole: fetch what lacks with `wharfinger {by}`, or leave them out with --skip-incomplete",
         match lacking.len() {
             1 => "1 image is".to_owned(),
             many => format!("{many} images are"),

@@ -1,6 +1,7 @@
 //! A login of Docker's `config.json`, by the program that it names or out of the file itself.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 
@@ -13,11 +14,17 @@ use crate::config::DockerLogin;
 pub(super) struct DockerFile {
     path: PathBuf,
     hosts: Vec<String>,
+    /// The file had the login itself when it was last read: no program need run for it.
+    holds_it: AtomicBool,
 }
 
 impl DockerFile {
     pub(super) fn new(path: PathBuf, hosts: Vec<String>) -> Self {
-        Self { path, hosts }
+        Self {
+            path,
+            hosts,
+            holds_it: AtomicBool::new(false),
+        }
     }
 }
 
@@ -28,6 +35,10 @@ impl Obtain for DockerFile {
             let logins = tokio::task::spawn_blocking(move || find(&path, &hosts))
                 .await
                 .unwrap_or_else(|_| Err("reading it was given up".to_owned()))?;
+            let asks = logins
+                .iter()
+                .any(|login| matches!(login, DockerLogin::Helper { .. }));
+            self.holds_it.store(!asks, Ordering::Relaxed);
             let mut told = None;
             for login in logins {
                 let grant = match login {
@@ -54,6 +65,10 @@ impl Obtain for DockerFile {
             }
             Err(told.unwrap_or_else(|| "there is no login".to_owned()))
         })
+    }
+
+    fn is_cheap(&self) -> bool {
+        self.holds_it.load(Ordering::Relaxed)
     }
 
     fn may_be_bearer(&self) -> bool {

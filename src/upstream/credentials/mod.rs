@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::logins::{ANONYMOUS, LoginName, LoginState};
 use super::observer::Observer;
+use super::offline::Offline;
 use crate::collapse::Collapse;
 use crate::config::{Credential, CredentialKind, Secret};
 pub(super) use aws::Web;
@@ -34,6 +35,8 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const TRIAL: Duration = Duration::from_secs(30);
 /// How soon after a refusal it is asked for again.
 const ANEW: Duration = Duration::from_secs(30);
+/// How long it is believed that it opens the registry, though not all in there.
+const OPENS: Duration = Duration::from_mins(1);
 /// When a renewal is tried again that failed while what is there still holds.
 const RENEW_AGAIN: Duration = Duration::from_mins(1);
 
@@ -154,6 +157,8 @@ struct Standing {
     /// Token services give it nothing for so long.
     rests_until: Option<Instant>,
     renewed_after_refusal: Option<Instant>,
+    /// When this was last found to open the registry, after something in there was refused to it.
+    opened: Option<(Instant, Arc<Grant>)>,
     looked_at: Option<Instant>,
 }
 
@@ -164,6 +169,7 @@ pub(super) struct Login {
     kind: &'static str,
     source: Source,
     observer: Arc<dyn Observer>,
+    offline: Offline,
     held: Mutex<Option<Held>>,
     renewing: Collapse<(), Result<Arc<Grant>, String>>,
     /// The same after a refusal, by what was refused.
@@ -184,6 +190,7 @@ impl Login {
         prefix: Arc<str>,
         credential: &Credential,
         observer: Arc<dyn Observer>,
+        offline: Offline,
         web: impl FnOnce() -> Result<Web, String>,
     ) -> Result<Self, String> {
         let source = match &credential.kind {
@@ -209,13 +216,11 @@ impl Login {
             CredentialKind::Ecr(config) => Source::Asked(Box::new(Ecr::new(config.clone(), web()?))),
         };
         observer.credential(&prefix, &credential.name, false);
-        Ok(Self::with(
-            prefix,
-            credential.name.as_str().into(),
-            credential.kind.word(),
-            source,
-            observer,
-        ))
+        let name = credential.name.as_str().into();
+        Ok(Self {
+            offline,
+            ..Self::with(prefix, name, credential.kind.word(), source, observer)
+        })
     }
 
     /// No login.
@@ -247,6 +252,7 @@ impl Login {
             kind,
             source,
             observer,
+            offline: Offline::default(),
             held: Mutex::default(),
             renewing: Collapse::default(),
             replacing: Collapse::default(),
@@ -303,7 +309,10 @@ impl Login {
             None => self.renew().await,
         };
         renewed.map(Some).inspect_err(|why| {
-            self.set_aside(None, why);
+            // That we do not ask says nothing of it.
+            if !self.offline.is_on() {
+                self.set_aside(None, why);
+            }
         })
     }
 
@@ -343,17 +352,25 @@ impl Login {
             "refused: asking for it anew"
         );
         let renewed = self.renew().await;
+        if self.offline.is_on() {
+            self.standing().renewed_after_refusal = None;
+        }
         renewed.is_ok_and(|grant| !Arc::ptr_eq(&grant, refused))
     }
 
     async fn renew(self: &Arc<Self>) -> Result<Arc<Grant>, String> {
         let this = self.clone();
         let work = || async move {
-            let obtained = match &this.source {
-                Source::Asked(source) => source.obtain().await,
-                Source::Nobody | Source::Stranger | Source::Fixed(_) => {
-                    Err("there is nothing to ask for".to_owned())
+            let Source::Asked(source) = &this.source else {
+                return Err("there is nothing to ask for".to_owned());
+            };
+            // A service or a program that is asked ends with that: both connect.
+            let obtained = tokio::select! {
+                biased;
+                () = this.offline.until(true), if !source.is_cheap() => {
+                    return Err("nobody is asked while we are offline".to_owned());
                 }
+                obtained = source.obtain() => obtained,
             };
             this.keep(obtained)
         };
@@ -406,6 +423,7 @@ impl Login {
                 return false;
             }
             let look = matches!(&self.source, Source::Asked(source) if source.is_cheap())
+                && !self.offline.is_on()
                 && standing.looked_at.is_none_or(|at| now >= at + files::LOOK_AGAIN);
             if look {
                 standing.looked_at = Some(now);
@@ -496,6 +514,19 @@ impl Login {
             );
             self.observer.credential(&self.prefix, &self.name, false);
         }
+    }
+
+    /// What it gave opens the registry, though not all in there.
+    pub(super) fn opens(&self, grant: &Arc<Grant>) {
+        self.standing().opened = Some((Instant::now(), grant.clone()));
+        self.accepted();
+    }
+
+    /// Whether that was found out lately.
+    pub(super) fn is_known_to_open(&self, grant: &Arc<Grant>) -> bool {
+        let standing = self.standing();
+        let known = standing.opened.as_ref();
+        known.is_some_and(|(at, known)| at.elapsed() < OPENS && Arc::ptr_eq(known, grant))
     }
 
     /// Token services give it nothing for so long: others come first.

@@ -17,7 +17,7 @@ fn login(kind: CredentialKind) -> Arc<Login> {
         written: crate::config::Written::default(),
     };
     let web = || Err("no web".to_owned());
-    Arc::new(Login::new("test".into(), &credential, Arc::new(()), web).unwrap())
+    Arc::new(Login::new("test".into(), &credential, Arc::new(()), Offline::default(), web).unwrap())
 }
 
 fn password() -> Arc<Login> {

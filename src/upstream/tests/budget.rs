@@ -259,6 +259,31 @@ fn a_free_question_now_and_then_and_only_for_who_waits() {
 }
 
 #[test]
+fn free_questions_that_are_refused_too_are_asked_now_and_then() {
+    let every = PROBE_EVERY.as_secs();
+    let mut budget = with(50);
+    budget.refuse(None, at(0));
+    assert_eq!(budget.admit_free(at(1)), Ok(()), "only what counts was refused");
+    budget.refuse_free();
+    let held = budget.admit_free(at(1)).unwrap_err();
+    assert_eq!(
+        (held.retry_after.as_secs(), held.reason),
+        (every - 1, Reason::Empty)
+    );
+    assert_eq!(budget.admit_free(at(every)), Ok(()));
+    assert!(budget.admit_free(at(every)).is_err(), "one is enough");
+    // It is refused again, for what counts; then it hears that something is left.
+    budget.refuse(None, at(every));
+    assert!(budget.admit_free(at(every + 1)).is_err());
+    let kept = serde_json::to_string(&budget.to_keep()).unwrap();
+    let mut budget: Budget = serde_json::from_str(&kept).unwrap();
+    assert!(budget.admit_free(at(every + 2)).is_err());
+    let head = budget.begin(false, at(2 * every));
+    budget.hear(head, &told(7), at(2 * every));
+    assert_eq!(budget.admit_free(at(2 * every)), Ok(()));
+}
+
+#[test]
 fn clocks_that_jump() {
     // Back by a year: the window begins anew, and nothing waits for a year.
     let year = 365 * 24 * HOUR;
@@ -294,6 +319,13 @@ fn how_long_it_lasts_at_the_present_rate() {
     let now = at(40 * 360);
     let lasts = budget.lasts(now).unwrap().as_secs_f64() / 3600.0;
     assert!((5.5..7.5).contains(&lasts), "{lasts} h");
+    // What was not counted after all is none.
+    for _ in 0..100 {
+        let ticket = budget.begin(true, now);
+        budget.end(ticket);
+    }
+    let still = budget.lasts(now).unwrap().as_secs_f64() / 3600.0;
+    assert!((still - lasts).abs() < 0.1, "{still} h");
     // A day without pulls is no spending.
     assert_eq!(budget.lasts(at(28 * HOUR)), None);
     // Others behind the same address spend too.

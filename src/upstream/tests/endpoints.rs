@@ -1,5 +1,6 @@
 //! Several endpoints: who is asked, who is left alone, who is raced, and what a slow body leads to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -229,6 +230,81 @@ async fn a_late_endpoint_is_raced_and_the_first_to_answer_wins() {
 }
 
 #[tokio::test]
+async fn who_hangs_is_soon_asked_last_and_not_waited_for_by_each() {
+    let hanging = Server::start(|_| std::future::pending()).await;
+    let mirror = serving().await;
+    let (upstream, notes) = mirrored(&hanging, &mirror, "header_timeout = \"2s\"");
+    for _ in 0..6 {
+        assert!(blob(&upstream, WHOLE).await.unwrap().is_mirrored);
+    }
+    // No time-out is ever heard of, for who wins a race ends it.
+    assert_eq!((hanging.log().len(), notes.all().len()), (3, 3));
+}
+
+#[tokio::test]
+async fn where_blobs_are_may_be_in_trouble_while_the_registry_is_well() {
+    let elsewhere = nobody_there().await;
+    let registry = Server::start(move |asked| {
+        let to = format!("{elsewhere}{}", asked.path);
+        async move {
+            if asked.path.contains("/blobs/") {
+                answer(307, &[("location", &to)], "")
+            } else {
+                content(&asked)
+            }
+        }
+    })
+    .await;
+    let (upstream, notes) = made(with(&registry.url, ""), &tuning());
+    for _ in 0..4 {
+        let error = blob(&upstream, WHOLE).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Unavailable(Failure::Connect));
+        assert_eq!(tagged(&upstream, "a").await.unwrap(), MANIFEST);
+    }
+    for _ in 0..4 {
+        blob(&upstream, WHOLE).await.unwrap_err();
+    }
+    assert_eq!(upstream.endpoint_states()[0].breaker, BreakerState::Closed);
+    assert_eq!(tagged(&upstream, "a").await.unwrap(), MANIFEST);
+    assert_eq!(notes.all(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_breaker_that_closes_is_told_whatever_the_answer_was() {
+    for status in [200, 404, 403, 429] {
+        let down = Arc::new(AtomicBool::new(true));
+        let its = down.clone();
+        let server = Server::start(move |asked| {
+            let status = if its.load(Ordering::SeqCst) { 503 } else { status };
+            async move {
+                if status == 200 {
+                    content(&asked)
+                } else {
+                    answer(status, &[("retry-after", "60")], "")
+                }
+            }
+        })
+        .await;
+        let tuning = Tuning {
+            open_for: Duration::ZERO,
+            ..tuning()
+        };
+        let (upstream, notes) = made(config(&server.url), &tuning);
+        for repository in ["a", "b", "c"] {
+            tagged(&upstream, repository).await.unwrap_err();
+        }
+        down.store(false, Ordering::SeqCst);
+        assert_eq!(tagged(&upstream, "a").await.is_ok(), status == 200);
+        assert_eq!(
+            upstream.endpoint_states()[0].breaker,
+            BreakerState::Closed,
+            "{status}"
+        );
+        assert_eq!(notes.all(), ["open", "closed"], "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_race_may_be_lost_to_the_late_one() {
     let mirror = Arc::new(Server::start(|_| std::future::pending()).await);
     let other = mirror.clone();
@@ -304,6 +380,24 @@ async fn alone_it_is_tried_anew_once_in_a_while() {
     };
     assert_eq!(end().await, ErrorKind::Unavailable(Failure::Slow));
     assert_eq!(end().await, ErrorKind::Unavailable(Failure::Timeout));
+}
+
+#[tokio::test]
+async fn what_begins_with_the_first_byte_each_time_is_not_begun_anew() {
+    let server = Server::start(|_| async { stalled(200, &[("content-length", "6")], b"a") }).await;
+    let tuning = Tuning {
+        floor_span: Duration::from_millis(10),
+        ..tuning()
+    };
+    let more = "min_rate = \"1MiB\"\nidle_timeout = \"100ms\"";
+    let (upstream, notes) = made(with(&server.url, more), &tuning);
+    // Asked for the rest, it sends all of it.
+    let mut body = blob(&upstream, (1, None)).await.unwrap();
+    assert_eq!(body.offset, 0);
+    body.chunk().await.unwrap();
+    let error = body.chunk().await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unavailable(Failure::Timeout));
+    assert_eq!(notes.all(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ async fn logins_are_spent_in_order() {
     for _ in 0..6 {
         pull(&upstream, "a").await.unwrap();
     }
-    // Each tells what it has left: none is asked in vain.
+    // One that told that nothing is left is not asked again.
     assert_eq!(users(&server), ["one", "one", "two", "two", "two", "three"]);
     let error = pull(&upstream, "a").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::RateLimited { .. }), "{error}");
@@ -270,9 +270,10 @@ async fn basic_logins_are_followed_too() {
     pull(&upstream, "a").await.unwrap();
     pull(&upstream, "b").await.unwrap();
     let with_one = |asked: &&Asked| asked.authorization() == Some("Basic b25lOnA=");
+    // Here, and at `/v2/`: it might have been refused this repository alone.
     assert_eq!(
         server.log().iter().filter(with_one).count(),
-        1,
+        2,
         "{:#?}",
         server.lines()
     );

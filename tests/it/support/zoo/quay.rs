@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Internet, PASSWORD, Personality, everything};
-use crate::support::upstream::{Bearer, Match, Plan, Upstream, blobs, html, reply, tokens, via_cdn};
+use crate::support::upstream::{
+    Bearer, Match, Plan, Upstream, blobs, html, reply, serve, signed, tokens, via_cdn,
+};
 
 /// quay.io and its CDNs.
 pub struct Quay {
@@ -43,6 +45,12 @@ impl Personality for Quay {
             wrong.then(|| reply(400).body("{\"error\":\"Invalid account\"}"))
         });
         registry.page_tags(2, true);
+        // What a CDN takes a blob for is no concern of ours.
+        for cdn in &cdns {
+            cdn.habit(signed(), |_| {
+                Some(serve().header("content-type", "text/html; charset=utf-8"))
+            });
+        }
         let (turn, places) = (Arc::new(AtomicUsize::new(0)), cdns.clone());
         registry.habit(blobs(), move |_| {
             let turn = turn.fetch_add(1, Ordering::SeqCst);
