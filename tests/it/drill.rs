@@ -163,7 +163,10 @@ async fn a_fill_fetches_what_lacks_and_nothing_else() {
 
 #[tokio::test]
 async fn of_an_index_the_platforms_count_that_were_pulled() {
-    let scene = Scene::start().await;
+    let upstream = Upstream::start().await;
+    let daemon = Daemon::over(&upstream).setting("cache.follow_blobs", "false");
+    let daemon = daemon.start().await;
+    let scene = Scene { upstream, daemon };
     let index = Index::of_platforms(3);
     scene.upstream.put(REPO, "1", &index);
     get(scene.daemon.manifest_url(NAME, "1")).await.ok();
