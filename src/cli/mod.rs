@@ -230,6 +230,9 @@ struct ServeArguments {
 struct CheckArguments {
     /// The configuration file; else the one that WHARFINGER_CONFIG names
     #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same, as other commands take it
+    #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
     /// Ask the upstreams too: whether each answers, and accepts each of its credentials
     #[arg(long)]
@@ -259,7 +262,7 @@ pub fn run() -> ExitCode {
             }
             Err(faults) => report(&faults),
         },
-        Command::CheckConfig(arguments) => match load(arguments.config.as_deref()) {
+        Command::CheckConfig(arguments) => match load(arguments.file.or(arguments.config).as_deref()) {
             Ok(config) if arguments.online => online::check(&config),
             Ok(config) => {
                 say(&format!("The configuration is valid: {}", summary(&config)));

@@ -14,6 +14,8 @@ const OPENS_AT: u32 = 3;
 /// How long it is open, doubled for each trial that fails.
 pub(super) const FIRST_SPAN: Duration = Duration::from_secs(5);
 const LONGEST_SPAN: Duration = Duration::from_mins(1);
+/// How long a trial has the field: it may be one that waits for its turn.
+const TRIAL: Duration = Duration::from_secs(5);
 /// How long an endpoint that failed is asked last.
 const AVOID: Duration = Duration::from_secs(10);
 /// Races lost in a row without any answer after which an endpoint is asked last, for longer with each further one. Whoever
@@ -69,8 +71,8 @@ enum Admission {
     Trial,
     Refuse {
         until: Instant,
-        /// A trial runs that will tell.
-        trial: bool,
+        /// A trial runs that will tell, and is waited for until then.
+        trial: Option<Instant>,
     },
 }
 
@@ -78,7 +80,16 @@ enum Admission {
 struct Opened {
     until: Instant,
     span: Duration,
-    trial: bool,
+    /// Since when one tries it.
+    trial: Option<Instant>,
+}
+
+impl Opened {
+    /// Until when others wait for a trial, if one runs.
+    fn others_wait_until(&self, now: Instant) -> Option<Instant> {
+        let end = self.trial? + TRIAL;
+        (now < end).then_some(end)
+    }
 }
 
 /// How a question failed, as far as a breaker cares.
@@ -131,12 +142,15 @@ impl Machine {
     fn admit(&mut self, now: Instant) -> Admission {
         match &mut self.opened {
             None => Admission::Ask,
-            Some(opened) if opened.trial || now < opened.until => Admission::Refuse {
-                until: opened.until,
-                trial: opened.trial,
-            },
             Some(opened) => {
-                opened.trial = true;
+                let trial = opened.others_wait_until(now);
+                if trial.is_some() || now < opened.until {
+                    return Admission::Refuse {
+                        until: opened.until,
+                        trial,
+                    };
+                }
+                opened.trial = Some(now);
                 Admission::Trial
             }
         }
@@ -176,7 +190,7 @@ impl Machine {
         self.subject = Some(fall.subject);
         let span = match (&self.opened, self.first_span) {
             // Asked before it opened.
-            (Some(opened), _) if !opened.trial => return false,
+            (Some(opened), _) if opened.trial.is_none() => return false,
             (Some(opened), _) => (opened.span * 2).min(LONGEST_SPAN),
             (None, Some(span)) if self.failures >= OPENS_AT && self.general => span,
             (None, _) => return false,
@@ -184,7 +198,7 @@ impl Machine {
         self.opened = Some(Opened {
             until: now + span.mul_f64(spread),
             span,
-            trial: false,
+            trial: None,
         });
         true
     }
@@ -192,14 +206,14 @@ impl Machine {
     /// The trial ended without a verdict.
     fn released(&mut self) {
         if let Some(opened) = &mut self.opened {
-            opened.trial = false;
+            opened.trial = None;
         }
     }
 
     fn state(&self, now: Instant) -> BreakerState {
         match &self.opened {
             None => BreakerState::Closed,
-            Some(opened) if opened.trial || now >= opened.until => BreakerState::HalfOpen,
+            Some(opened) if opened.trial.is_some() || now >= opened.until => BreakerState::HalfOpen,
             Some(_) => BreakerState::Open,
         }
     }
@@ -253,7 +267,11 @@ impl Breaker {
         let (machine, now) = (self.lock(), Instant::now());
         match machine.state(now) {
             BreakerState::Open => Readiness::Refusing,
-            BreakerState::HalfOpen if machine.opened.is_some_and(|opened| opened.trial) => {
+            BreakerState::HalfOpen
+                if machine
+                    .opened
+                    .is_some_and(|opened| opened.others_wait_until(now).is_some()) =>
+            {
                 Readiness::Refusing
             }
             BreakerState::Closed if machine.is_asked_last(class, now) => Readiness::Last,
@@ -261,7 +279,8 @@ impl Breaker {
         }
     }
 
-    /// Leave to ask. When a trial is running and `patient`, its end is waited for.
+    /// Leave to ask. When a trial is running and `patient`, its end is waited for; one that takes long is followed by
+    /// another.
     ///
     /// # Errors
     /// How long it is left alone still, and why.
@@ -275,8 +294,9 @@ impl Breaker {
             let is_trial = match admission {
                 Admission::Ask => false,
                 Admission::Trial => true,
-                Admission::Refuse { trial: true, .. } if patient => {
-                    settled.await;
+                Admission::Refuse { trial: Some(end), .. } if patient => {
+                    // Either way it is looked at again.
+                    let _ = tokio::time::timeout_at(end, settled).await;
                     continue;
                 }
                 Admission::Refuse { until, .. } => {
@@ -337,10 +357,12 @@ impl Pass<'_> {
         let closed = match error.kind() {
             // It does not know what is asked of it, but it is well.
             ErrorKind::Unavailable(Failure::Status(501)) => machine.answered(),
-            // Where its blobs are is in trouble: no reason to leave its manifests alone.
+            // Where its blobs or its tokens come from is in trouble: no reason to leave its manifests alone, nor a proof
+            // that it is well.
             ErrorKind::Unavailable(_) if elsewhere && class == Class::Blob => {
                 machine.limit(class, now + AVOID);
-                machine.answered()
+                drop(machine);
+                return Change::None;
             }
             ErrorKind::Unavailable(failure) => {
                 let fall = Fall {
@@ -429,28 +451,32 @@ mod tests {
         assert_eq!(machine.admit(at(0)), Admission::Ask);
         assert!(machine.failed(at(0), SILENT, 1.0));
         assert_eq!(machine.state(at(4)), BreakerState::Open);
-        let refused = |until, trial| Admission::Refuse {
+        let refused = |until, trial: Option<u64>| Admission::Refuse {
             until: at(until),
-            trial,
+            trial: trial.map(at),
         };
-        assert_eq!(machine.admit(at(4)), refused(5, false));
+        assert_eq!(machine.admit(at(4)), refused(5, None));
         // One trial, the others wait for it.
         assert_eq!(machine.state(at(5)), BreakerState::HalfOpen);
         assert_eq!(machine.admit(at(5)), Admission::Trial);
-        assert_eq!(machine.admit(at(5)), refused(5, true));
+        assert_eq!(machine.admit(at(5)), refused(5, Some(10)));
         // It fails: twice as long. One that was asked before counts for nothing.
         assert!(machine.failed(at(6), SILENT, 1.0));
         assert!(!machine.failed(at(7), SILENT, 1.0));
-        assert_eq!(machine.admit(at(15)), refused(16, false));
+        assert_eq!(machine.admit(at(15)), refused(16, None));
         assert_eq!(machine.admit(at(16)), Admission::Trial);
+        // It takes too long: another.
+        assert_eq!(machine.admit(at(20)), refused(16, Some(21)));
+        assert_eq!(machine.admit(at(21)), Admission::Trial);
+        assert_eq!(machine.admit(at(22)), refused(16, Some(26)));
         // It is dropped: the next one is the trial.
         machine.released();
-        assert_eq!(machine.admit(at(16)), Admission::Trial);
+        assert_eq!(machine.admit(at(22)), Admission::Trial);
         machine.answered();
-        assert_eq!(machine.state(at(16)), BreakerState::Closed);
-        assert_eq!(machine.admit(at(16)), Admission::Ask);
+        assert_eq!(machine.state(at(22)), BreakerState::Closed);
+        assert_eq!(machine.admit(at(22)), Admission::Ask);
         // Afresh.
-        assert!(!machine.failed(at(17), SILENT, 1.0));
+        assert!(!machine.failed(at(23), SILENT, 1.0));
     }
 
     #[test]
@@ -540,6 +566,16 @@ mod tests {
             assert_eq!(trial.answered(Class::Other), Change::Closed);
         });
         assert!(!waiting.ok().unwrap().is_trial);
+        // A trial that waits for its turn is not waited for for ever.
+        for _ in 0..OPENS_AT {
+            breaker.lock().failed(Instant::now(), SILENT, 1.0);
+        }
+        tokio::time::advance(FIRST_SPAN).await;
+        let slow = breaker.enter(false).await.ok().unwrap();
+        let second = breaker.enter(true).await.ok().unwrap();
+        assert!(slow.is_trial && second.is_trial);
+        drop(slow);
+        assert_eq!(second.answered(Class::Other), Change::Closed);
         // And of one that was dropped: then it is theirs.
         for _ in 0..OPENS_AT {
             breaker.lock().failed(Instant::now(), SILENT, 1.0);

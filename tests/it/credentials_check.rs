@@ -70,6 +70,35 @@ async fn good_ones_are_well() {
 }
 
 #[tokio::test]
+async fn what_nobody_wrote_is_told_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let proxy = format!("http://{}", nobody.local_addr().expect("an address"));
+    drop(nobody);
+    let only = NONE_BUILT_IN.replace("[upstream.quay]\nenabled = false\n", "");
+    let path = folder.path().join("w.toml");
+    fs::write(&path, only).expect("a writable folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharfinger"));
+    command
+        .args(["check-config", "--online", "--config"])
+        .arg(&path)
+        .env_clear()
+        .env("HTTPS_PROXY", proxy)
+        .env("HOME", folder.path());
+    let output = soon("the program's end", command.output())
+        .await
+        .expect("a program");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.starts_with("built in: upstream.quay.url: quay.io cannot be reached"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn nobody_is_asked_while_offline() {
     let upstream = Upstream::start().await;
     let folder = tempfile::tempdir().expect("a folder");

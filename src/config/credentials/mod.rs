@@ -72,10 +72,13 @@ pub struct Written {
 
 impl Written {
     pub(super) fn new(origin: &Origin, key: impl Into<String>) -> Self {
-        Self {
-            file: origin.label(),
-            key: key.into(),
-        }
+        let file = match origin {
+            // Nobody wrote it.
+            Origin::Default => "built in".to_owned(),
+            Origin::File(_) | Origin::Variable(_) => origin.label(),
+        };
+        let key = key.into();
+        Self { file, key }
     }
 
     /// Another key of the same table.
