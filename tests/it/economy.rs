@@ -15,6 +15,7 @@ async fn two_logins(hub: &Hub, settings: &[(&str, &str)]) -> Daemon {
     let credential = |name: &str| format!("{{ username = \"{name}\", password = \"secret\" }}");
     let credentials = format!("[{}, {}]", credential("one"), credential("two"));
     let mut all = vec![("credential", credentials.as_str()), ("share_private", "true")];
+    all.retain(|(key, _)| !settings.iter().any(|(other, _)| key == other));
     all.extend(settings);
     hub.daemon_with(&all).await
 }
@@ -171,4 +172,72 @@ async fn a_cold_tag_whose_head_met_a_bare_429_is_not_asked_for_by_get() {
     }
     let seen = (hub.upstream.manifest_heads(), hub.upstream.manifest_gets());
     assert_eq!(seen, (1, 0), "{:#?}", hub.upstream.summary());
+}
+
+#[tokio::test]
+async fn who_may_see_what_is_learnt_while_anonymous_questions_are_refused() {
+    let hub = Hub::start(90).await;
+    hub.pulls(|pulls| {
+        pulls.heads_too = true;
+        pulls.empty.insert("");
+    });
+    let daemon = two_logins(&hub, &[("share_private", "false")]).await;
+    for number in 0..4 {
+        let repo = format!("library/app{number}");
+        let image = hub.put(&repo, "1", number);
+        pull(&daemon, &repo, &image).await;
+    }
+    assert_eq!(
+        (hub.counted(), hub.refused()),
+        (4, 1),
+        "{:#?}",
+        hub.upstream.summary()
+    );
+}
+
+#[tokio::test]
+async fn the_reserve_is_kept_across_logins_and_restarts() {
+    let hub = Hub::start(9).await;
+    let settings = [("reserve", "[\"library/alpine\"]"), ("reserve_share", "\"10%\"")];
+    let mut daemon = two_logins(&hub, &settings).await;
+    // Both logins learn that less than a tenth is left.
+    let first = hub.put("library/app0", "1", 1);
+    pull(&daemon, "library/app0", &first).await;
+    let second = hub.put("library/app1", "1", 2);
+    pull(&daemon, "library/app1", &second).await;
+    hub.put("library/app2", "1", 3);
+    for _ in 0..2 {
+        assert_refused(&get(url(&daemon, "library/app2", "1")).await);
+        daemon.restart().await;
+    }
+    let kept = hub.put("library/alpine", "1", 4);
+    pull(&daemon, "library/alpine", &kept).await;
+    assert_eq!((hub.counted(), hub.refused()), (3, 0));
+    // Its copy is as good as any other's.
+    hub.put("library/alpine", "1", 5);
+    let copy = get(url(&daemon, "library/alpine", "1")).await;
+    assert_manifest(&copy, &kept, false);
+}
+
+#[tokio::test]
+async fn what_is_left_is_known_after_a_kill() {
+    let hub = Hub::start(1).await;
+    let image = hub.put("library/app", "1", 1);
+    let mut daemon = hub.daemon_with(&[]).await;
+    pull(&daemon, "library/app", &image).await;
+    let path = daemon.data_dir().join("notes/budgets.json");
+    // It is written every few seconds.
+    let written = async {
+        while !path.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    soon("the note", written).await;
+    daemon.kill().await;
+    daemon.run_again().await;
+    hub.upstream.forget_requests();
+    assert_eq!(status(&daemon).await["remaining"], json!(0));
+    hub.put("library/other", "1", 2);
+    assert_refused(&get(url(&daemon, "library/other", "1")).await);
+    assert_eq!((hub.upstream.manifest_gets(), hub.refused()), (0, 0));
 }
