@@ -15,8 +15,11 @@ use crate::clock::Timestamp;
 const WINDOW: Duration = Duration::from_hours(6);
 /// No limit is believed to last longer than this, whatever a header or a clock says.
 const LONGEST: Duration = Duration::from_hours(24);
-/// How often a free question may be asked to learn whether the budget is back.
+/// How often a free question may be asked to learn whether the budget is back, in a window of six hours; in a shorter one
+/// as often, but for a second.
 pub(super) const PROBE_EVERY: Duration = Duration::from_mins(3);
+const PROBES: u32 = 120;
+const LEAST_PROBE: Duration = Duration::from_secs(1);
 /// How long a client is to wait at the least.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Percent of the limit that have to be left for what nobody waits for, and for what has a copy.
@@ -304,7 +307,9 @@ impl Budget {
     /// In how long a free question may be asked to learn whether the budget is back.
     pub(super) fn next_probe(&self, now: Timestamp) -> Duration {
         let last = self.probed.max(self.told.map(|(_, at)| at));
-        last.map_or(Duration::ZERO, |last| PROBE_EVERY.saturating_sub(now.since(last)))
+        last.map_or(Duration::ZERO, |last| {
+            self.probe_every().saturating_sub(now.since(last))
+        })
     }
 
     /// Whether a counted request for this may be sent, by what was known when it was last settled.
@@ -344,12 +349,12 @@ impl Budget {
         if probe {
             self.probed = Some(now);
         }
-        let back = self.back_at().map_or(PROBE_EVERY, |at| at.since(now));
+        let back = self.back_at().map_or(self.probe_every(), |at| at.since(now));
         // What we only reckon by the window may be wrong, and a question is free.
         let wait = match self.exhausted {
             _ if soon => SHORTEST_WAIT,
             Some(Exhausted { told: true, .. }) => back,
-            _ if probe => back.min(PROBE_EVERY),
+            _ if probe => back.min(self.probe_every()),
             _ => back.min(next_probe),
         };
         Err(Held {
@@ -448,6 +453,10 @@ impl Budget {
             order: 0,
             ..self.clone()
         }
+    }
+
+    fn probe_every(&self) -> Duration {
+        (self.window() / PROBES).clamp(LEAST_PROBE, PROBE_EVERY)
     }
 
     fn window(&self) -> Duration {

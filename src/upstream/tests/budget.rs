@@ -284,6 +284,28 @@ fn free_questions_that_are_refused_too_are_asked_now_and_then() {
 }
 
 #[test]
+fn a_short_window_is_probed_as_often_as_a_long_one() {
+    let mut budget = with(50);
+    let ticket = budget.begin(false, at(0));
+    let minutes = Told {
+        window: Some(Duration::from_mins(10)),
+        ..told(50)
+    };
+    budget.hear(ticket, &minutes, at(0));
+    budget.refuse(None, at(0));
+    let probe = |budget: &mut Budget, now| {
+        budget
+            .admit(Purpose::Miss, false, NONE, at(now))
+            .unwrap_err()
+            .probe
+    };
+    assert!(!probe(&mut budget, 4));
+    assert!(probe(&mut budget, 5));
+    assert!(!probe(&mut budget, 9));
+    assert!(probe(&mut budget, 10));
+}
+
+#[test]
 fn clocks_that_jump() {
     // Back by a year: the window begins anew, and nothing waits for a year.
     let year = 365 * 24 * HOUR;
