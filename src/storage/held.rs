@@ -21,8 +21,10 @@ pub struct StoredBlob {
     /// When its last use was noted.
     pub last_use: LastUse,
     suspect: AtomicBool,
-    /// Slots that keep it, which are no readers.
-    slots: AtomicUsize,
+    /// How many slots keep it, which are no readers.
+    kept: AtomicUsize,
+    /// These slots, and some that have let go of it.
+    slots: Mutex<Vec<Weak<Slot>>>,
     /// Its room, once it is removed: the blocks are free when the last reader lets go.
     released: OnceLock<Reservation>,
     held: Arc<Held>,
@@ -59,6 +61,14 @@ impl StoredBlob {
         // Set once: a blob is removed once.
         let _ = self.released.set(room);
     }
+
+    /// No slot keeps it any longer.
+    pub(super) fn leave_slots(&self) {
+        let slots = std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        for slot in slots.iter().filter_map(Weak::upgrade) {
+            slot.empty();
+        }
+    }
 }
 
 impl Drop for StoredBlob {
@@ -74,14 +84,19 @@ impl Drop for StoredBlob {
     }
 }
 
-/// An opened blob in the cache of them, which lets go of what is removed only in its own time: a removed blob's blocks
-/// must not wait for that.
+/// An opened blob in the cache of them, which lets go of what it has forgotten, or what was replaced in it, only in its own
+/// time: a removed blob's blocks must not wait for that.
 pub(super) struct Slot(Mutex<Option<Arc<StoredBlob>>>);
 
 impl Slot {
-    pub(super) fn new(blob: Arc<StoredBlob>) -> Self {
-        blob.slots.fetch_add(1, Ordering::AcqRel);
-        Self(Mutex::new(Some(blob)))
+    pub(super) fn new(blob: Arc<StoredBlob>) -> Arc<Self> {
+        blob.kept.fetch_add(1, Ordering::AcqRel);
+        let slot = Arc::new(Self(Mutex::new(Some(blob.clone()))));
+        let mut slots = blob.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|slot| slot.strong_count() > 0);
+        slots.push(Arc::downgrade(&slot));
+        drop(slots);
+        slot
     }
 
     fn inner(&self) -> MutexGuard<'_, Option<Arc<StoredBlob>>> {
@@ -96,7 +111,7 @@ impl Slot {
     pub(super) fn empty(&self) {
         let blob = self.inner().take();
         if let Some(blob) = blob {
-            blob.slots.fetch_sub(1, Ordering::AcqRel);
+            blob.kept.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -127,7 +142,8 @@ impl Held {
             mapped: OnceLock::new(),
             last_use: LastUse::default(),
             suspect: AtomicBool::new(false),
-            slots: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            slots: Mutex::default(),
             released: OnceLock::new(),
             held: self.clone(),
         })
@@ -153,16 +169,20 @@ impl Held {
         here.unwrap_or(new)
     }
 
-    /// Forgets a blob that was removed, and gives it if anybody has it open.
+    /// Forgets a blob that was removed, and gives it if anybody has it open: no slot has it from here on.
     pub(super) fn take(&self, digest: &Digest) -> Option<Arc<StoredBlob>> {
         let blob = self.open().remove(digest);
-        blob.and_then(|blob| blob.upgrade())
+        let blob = blob.and_then(|blob| blob.upgrade());
+        if let Some(blob) = &blob {
+            blob.leave_slots();
+        }
+        blob
     }
 
     /// Whether somebody reads it.
     pub(super) fn is_read(&self, digest: &Digest) -> bool {
         let blob = self.open().get(digest).and_then(Weak::upgrade);
         // One is ours.
-        blob.is_some_and(|blob| Arc::strong_count(&blob) > 1 + blob.slots.load(Ordering::Acquire))
+        blob.is_some_and(|blob| Arc::strong_count(&blob) > 1 + blob.kept.load(Ordering::Acquire))
     }
 }

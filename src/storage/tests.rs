@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::*;
 use crate::oci::{Algorithm, Digest, Span};
@@ -404,6 +405,24 @@ async fn who_reads_for_long_is_not_forgotten() {
     assert_eq!(storage.blobs.space().usage().used, 8192);
     assert_eq!(read_all(&mut reader, true).await.unwrap(), bytes);
     drop(reader);
+    assert_eq!(storage.blobs.space().usage().used, 0);
+}
+
+#[tokio::test]
+async fn who_opened_it_at_once_keeps_no_room_of_what_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).unwrap();
+    let (bytes, digest) = content(5000);
+    drop(publish(&storage, &bytes, digest).await);
+    // Each finds it closed.
+    let opened = join_all((0..8).map(|_| storage.blobs.open(&digest))).await;
+    assert!(opened.iter().all(|blob| matches!(blob, Ok(Some(_)))));
+    drop(opened);
+    assert!(!storage.blobs.is_read(&digest));
+    // One is forgotten for lack of use, and is still in the cache's hands.
+    storage.blobs.open.invalidate(&digest);
+    drop(storage.blobs.open(&digest).await);
+    assert_eq!(storage.blobs.remove(&digest).await.unwrap(), Some(8192));
     assert_eq!(storage.blobs.space().usage().used, 0);
 }
 

@@ -119,6 +119,9 @@ impl World {
             // Nothing here is about time.
             .setting("cache.revalidate_timeout", "\"20s\"")
             .setting("upstream.docker-hub.breaker", "false")
+            // And nothing is asked but by us.
+            .setting("cache.refresh_ahead", "false")
+            .setting("cache.follow_blobs", "false")
             .start()
             .await;
         Self {
