@@ -368,6 +368,10 @@ impl Shared {
         let class_of = |bytes| eviction::class_of(bytes, counted);
         self.repositories
             .put_manifest(&place.key, &stored, &outline, tag, class_of);
+        if let Some(tag) = tag {
+            // Whatever was asked in vain before.
+            self.troubled.forget(place, tag);
+        }
         Ok(stored)
     }
 }

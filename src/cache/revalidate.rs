@@ -195,6 +195,7 @@ impl Shared {
             validated_at: Timestamp::now(),
             gone_since: None,
         };
+        self.troubled.forget(place, tag);
         self.repositories.put_tag(&place.key, tag, confirmed);
         confirmed
     }

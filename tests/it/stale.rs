@@ -1,5 +1,6 @@
 //! What is served while the upstream fails: the copy that is here, for every way of failing, and none when it is too old.
 
+use crate::admin::run;
 use crate::expect::{assert_error, assert_hit, assert_manifest, assert_stale};
 use crate::freshness::{APP, always_due, pulled, restart_with};
 use crate::support::prelude::*;
@@ -44,6 +45,24 @@ async fn a_failing_upstream_leaves_the_old_copy() {
     assert_stale(&answer, None);
     // What it names is here as well, or honestly not.
     assert_hit(&get(daemon.manifest_url("docker-hub/library/down", &image.digest())).await);
+}
+
+#[tokio::test]
+async fn what_was_asked_in_vain_is_forgotten_when_the_upstream_answers_about_the_tag() {
+    let (upstream, daemon) = always_due().await;
+    let first = pulled(&upstream, &daemon, "library/app", "1", 1).await;
+    let url = daemon.manifest_url(APP, "1");
+    upstream.always(manifests(), reply(500).header("retry-after", "60"));
+    assert_stale(&get(&url).await, Some(500));
+    // Its manifest goes, the tag with it; and comes again.
+    run(&daemon, &["purge", &format!("{APP}@{}", first.digest())])
+        .await
+        .text();
+    upstream.behave();
+    assert_manifest(&get(&url).await, &first, false);
+    let moved = Image::simple(2, 100);
+    upstream.put("library/app", "1", &moved);
+    assert_manifest(&get(&url).await, &moved, false);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl World {
             // Who is refused leaves no trace.
             let left_alone = self.upstream.requests().is_empty() && self.mood != Mood::Refusing;
             if left_alone {
-                return assert!(known.troubled, "left alone without a reason");
+                return assert!(known.troubled, "left alone without a reason: {told}");
             }
             assert!(!self.mood.serves() || current.is_none(), "the upstream has it");
             let state = self.state.tags.get_mut(&key).expect("it was there");
