@@ -21,7 +21,7 @@ use crate::preserve::{
     BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
 };
 use crate::registry::{Door, Names, OwnAddresses, Registry};
-use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server};
+use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
 use crate::storage::Storage;
 use crate::telemetry::{AccessLog, Metrics, PullsLeft, start_logging};
 use crate::transfer::{Transfers, Uploads};
@@ -36,8 +36,15 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 /// How late the metrics may tell of a bandwidth window.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
+/// What the command line says beside the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Speak TLS with a certificate of our own making.
+    pub tls_self_signed: bool,
+}
+
 /// Runs the daemon until SIGTERM or SIGINT.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let json = config.log.format == LogFormat::Json;
     let _logging = start_logging(json, &config.log.level).context("cannot start logging")?;
     raise_open_files();
@@ -51,14 +58,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(config, json, fills.handle().clone()));
+    let result = runtime.block_on(serve(config, options, json, fills.handle().clone()));
     // Blocking threads may still sit in a read or a name look-up that nobody waits for.
     fills.shutdown_timeout(Duration::from_secs(1));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
+async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
     let settings = config.storage.clone();
     let configured = config.cache.offline;
     let opened = tokio::task::spawn_blocking(move || {
@@ -77,7 +84,9 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
         .collect::<Result<Vec<_>, _>>()
         .context("cannot set up an upstream")?;
     // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
-    let bound = bind_doors(&config)?;
+    let (of_tls, self_signed) = (config.clone(), options.tls_self_signed);
+    let tls = tokio::task::spawn_blocking(move || load_tls(&of_tls, self_signed)).await??;
+    let bound = bind_doors(&config, tls.as_ref())?;
     let local = bind_local(&config.storage.data_dir);
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
     metrics.offline(offline.is_on());
@@ -111,6 +120,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     };
     let uploads = Uploads::default();
     let export = BundleExport::new(cache.clone(), places.clone(), finder.clone());
+    let of_certificates = metrics.clone();
     let api = Api::new(
         registry,
         metrics,
@@ -128,6 +138,7 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
             answer_timeout: config.server.answer_timeout,
+            trusted_proxies: config.server.trusted_proxies.clone(),
             transfers: Arc::new(Transfers::new(uploads).with(export)),
         },
     );
@@ -135,7 +146,10 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let drain = Drain::new();
     let limits = Limits {
         max_connections: config.server.max_connections,
+        max_connections_per_address: config.server.max_connections_per_address,
+        trusted_proxies: config.server.trusted_proxies.clone(),
         header_timeout: config.server.header_timeout,
+        max_header_bytes: config.server.max_header_bytes,
         ..Limits::default()
     };
     let server = Server::new(limits.clone(), drain.clone());
@@ -143,7 +157,14 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     let admin = Server::new(limits, drain.clone());
     // Before anybody is told that we are here, and may ask us to stop.
     let mut stop = StopSignals::catch().context("cannot wait for signals")?;
-    announce(&config, &bound);
+    let (behind, upkeep) = (CancellationToken::new(), TaskTracker::new());
+    let own_tls = tls.clone().filter(|_| self_signed);
+    if let Some(tls) = tls {
+        upkeep.spawn(tls.keep(behind.clone(), move |own| {
+            of_certificates.certificate(&own.names.join(","), own.ends);
+        }));
+    }
+    announce(&config, &bound, own_tls.as_ref());
     for (socket, door, _) in bound {
         let server = if door == Entrance::Admin { &admin } else { &server };
         let (server, api) = (server.clone(), api.clone());
@@ -169,7 +190,6 @@ async fn serve(config: Config, json: bool, fill_threads: Handle) -> anyhow::Resu
     tokio::spawn(async move { continuing.keep_resuming(&places).await });
     // After a clean stop files and rows agree.
     let unclean = config.storage.accept_loss || cache.storage().index.last_closed().is_none();
-    let (behind, upkeep) = (CancellationToken::new(), TaskTracker::new());
     upkeep.spawn(ledger.clone().keep(behind.clone()));
     let (stopping, interval) = (behind.clone(), config.storage.scrub_interval);
     upkeep.spawn(async move {
@@ -242,8 +262,29 @@ async fn keep_windows(mut upstreams: Vec<Arc<Upstream>>) {
     }
 }
 
-/// Binds every door that the configuration names.
-fn bind_doors(config: &Config) -> anyhow::Result<Vec<(Bound, Entrance, &'static str)>> {
+/// The certificate for our doors, if they speak TLS.
+fn load_tls(config: &Config, self_signed: bool) -> anyhow::Result<Option<Tls>> {
+    let files = if self_signed {
+        let host = config
+            .server
+            .public_url
+            .as_ref()
+            .and_then(|url| url.host_str())
+            .map(|host| host.trim_matches(['[', ']']));
+        let made = server::self_signed(&config.storage.data_dir, host);
+        Some(made.context("cannot make a self-signed certificate")?)
+    } else {
+        config.server.tls.clone()
+    };
+    let Some(files) = files else { return Ok(None) };
+    let tls = Tls::load(files).context("cannot speak TLS")?;
+    tls.certificate().tell("TLS certificate");
+    Ok(Some(tls))
+}
+
+/// Binds every door that the configuration names. Probes and Prometheus have no certificate to show, so the admin door
+/// asks for none.
+fn bind_doors(config: &Config, tls: Option<&Tls>) -> anyhow::Result<Vec<(Bound, Entrance, &'static str)>> {
     let doors = [
         (Some(config.server.listen), Entrance::Main, "main"),
         (config.server.mirror_listen, Entrance::Mirror, "mirror"),
@@ -254,6 +295,14 @@ fn bind_doors(config: &Config) -> anyhow::Result<Vec<(Bound, Entrance, &'static 
         if let Some(address) = address {
             let socket =
                 server::bind(address).with_context(|| format!("cannot listen on {address} ({name} door)"))?;
+            let acceptor = tls.map(|tls| match door {
+                Entrance::Admin => tls.open_acceptor(),
+                _ => tls.acceptor(),
+            });
+            let socket = match acceptor {
+                Some(acceptor) => socket.secured(acceptor),
+                None => socket,
+            };
             bound.push((socket, door, name));
         }
     }
@@ -329,7 +378,7 @@ impl StopSignals {
 }
 
 /// Where it listens, where its data is, and the one line that points Docker at it.
-fn announce(config: &Config, bound: &[(Bound, Entrance, &str)]) {
+fn announce(config: &Config, bound: &[(Bound, Entrance, &str)], self_signed: Option<&Tls>) {
     for upstream in &config.upstreams {
         let logins: Vec<_> = upstream
             .credentials
@@ -343,19 +392,28 @@ fn announce(config: &Config, bound: &[(Bound, Entrance, &str)]) {
     let mut mirror = None;
     for (socket, door, name) in bound {
         let address = socket.local_addr();
-        tracing::info!(%address, door = name, "listening");
+        tracing::info!(%address, door = name, tls = socket.is_secured(), "listening");
         if *door != Entrance::Admin {
-            mirror = Some(address);
+            mirror = Some((address, if socket.is_secured() { "https" } else { "http" }));
         }
     }
-    if let (Some(address), Some(_)) = (mirror, &config.cache.mirror) {
+    if let Some(tls) = self_signed {
+        let own = tls.certificate();
+        tracing::warn!(
+            fingerprint = own.fingerprint.as_str(),
+            file = %tls.certificate_file().display(),
+            "the certificate is self-signed: clients trust it when they have this file, for Docker, Podman and skopeo as \
+             /etc/docker/certs.d/<host>:<port>/ca.crt"
+        );
+    }
+    if let (Some((address, scheme)), Some(_)) = (mirror, &config.cache.mirror) {
         let url = config
             .server
             .public_url
             .as_ref()
             .filter(|_| config.server.mirror_listen.is_none())
             .map_or_else(
-                || format!("http://{}", reachable(address)),
+                || format!("{scheme}://{}", reachable(address)),
                 |url| url.as_str().trim_end_matches('/').to_owned(),
             );
         tracing::info!(

@@ -1,7 +1,6 @@
 //! One request and its response, as log and metrics tell it: begun with the head of the request, told when the last
 //! byte has been handed over, or when the client has gone.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::{Entrance, Shared};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Tag};
 use crate::registry::{CacheStatus, Outcome, Repository};
+use crate::server::{ClientCertificate, Connection, Origin, Peer};
 use crate::telemetry::{AccessEntry, Ending, UpstreamMetrics, Word};
 
 /// Told as the status where the client left before there was one: nginx's number for it, which log readers know.
@@ -74,7 +74,9 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     pub(super) id: RequestId,
     began: Instant,
-    client: Option<SocketAddr>,
+    peer: Peer,
+    origin: Origin,
+    certificate: Option<Arc<ClientCertificate>>,
     /// The listener, or the door behind it where that is another one (`/mirror/v2/`).
     pub(super) door: Entrance,
     method: Method,
@@ -96,7 +98,8 @@ impl Exchange {
     pub(super) fn begin(
         shared: &Arc<Shared>,
         entrance: Entrance,
-        client: Option<SocketAddr>,
+        connection: &Connection,
+        origin: Origin,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
@@ -105,7 +108,9 @@ impl Exchange {
             shared: shared.clone(),
             id: shared.ids.next(),
             began: Instant::now(),
-            client,
+            peer: connection.peer,
+            origin,
+            certificate: connection.certificate.clone(),
             door: entrance,
             method: method.clone(),
             uri: uri.clone(),
@@ -168,7 +173,13 @@ impl Drop for Exchange {
         self.shared.access.write(&AccessEntry {
             unix_millis: now.saturating_sub(u64::try_from(total.as_millis()).unwrap_or(u64::MAX)),
             request: self.id.as_str(),
-            client: self.client,
+            peer: self.peer.address(),
+            forwarded_for: self.origin.forwarded_for,
+            https: self.origin.https,
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|certificate| certificate.subject.as_bytes()),
             door: self.door.as_str(),
             method: self.method.as_str(),
             path,

@@ -26,12 +26,12 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
+use ipnet::IpNet;
 
 use crate::job::Jobs;
 use crate::registry::{Asked, CacheStatus, Door, Registry, Repository};
-use crate::server::Connection;
+use crate::server::{Connection, Origin, RequestBody};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::transfer::Transfers;
 
@@ -66,6 +66,8 @@ pub struct Options {
     pub data_dir: String,
     /// How long a client waits for the head of a response.
     pub answer_timeout: Duration,
+    /// Whose word on the client before them is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// What an operator may take away or bring.
     pub transfers: Arc<Transfers>,
 }
@@ -95,9 +97,9 @@ struct Asking<'a> {
     version: Version,
     headers: &'a HeaderMap,
     /// What the request carries, for those few that read it.
-    body: Option<Incoming>,
+    body: Option<RequestBody>,
     entrance: Entrance,
-    connection: Connection,
+    connection: &'a Connection,
     exchange: &'a mut Exchange,
 }
 
@@ -140,14 +142,18 @@ impl Api {
         &self,
         entrance: Entrance,
         connection: Connection,
-    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
-    + Send
+    ) -> impl Service<
+        Request<RequestBody>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
     + use<> {
         let shared = self.shared.clone();
-        service_fn(move |request: Request<Incoming>| {
-            let shared = shared.clone();
+        service_fn(move |request: Request<RequestBody>| {
+            let (shared, connection) = (shared.clone(), connection.clone());
             let (parts, body) = request.into_parts();
-            async move { Ok(answer(&shared, entrance, connection, parts, body).await) }
+            async move { Ok(answer(&shared, entrance, &connection, parts, body).await) }
         })
     }
 }
@@ -156,9 +162,9 @@ impl Api {
 async fn answer(
     shared: &Arc<Shared>,
     entrance: Entrance,
-    connection: Connection,
+    connection: &Connection,
     parts: Parts,
-    body: Incoming,
+    body: RequestBody,
 ) -> Response<Body> {
     let Parts {
         method,
@@ -171,7 +177,8 @@ async fn answer(
     let mut exchange = Box::new(Exchange::begin(
         shared,
         entrance,
-        connection.peer.address(),
+        connection,
+        Origin::of(connection, &headers, &shared.options.trusted_proxies),
         &method,
         &uri,
         &headers,

@@ -25,7 +25,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::StatusCode;
 
-use crate::app;
+use crate::app::{self, RunOptions};
 use crate::config::{self, Config, ConfigFaults};
 use crate::job::Job as _;
 use crate::maintenance::{Evict, EvictOptions, Scrub, ScrubOptions, Sweep, SweepOptions};
@@ -224,6 +224,9 @@ struct ServeArguments {
     /// Start although most blobs have lost their files; they will be fetched again
     #[arg(long)]
     accept_loss: bool,
+    /// Speak TLS with a certificate that is made at the first start and kept in the data folder
+    #[arg(long)]
+    tls_self_signed: bool,
 }
 
 #[derive(Args)]
@@ -256,9 +259,16 @@ pub fn run() -> ExitCode {
     };
     match cli.command {
         Command::Serve(arguments) => match load(arguments.config.as_deref()) {
+            Ok(config) if arguments.tls_self_signed && config.server.tls.is_some() => {
+                complain("wharfinger: --tls-self-signed and [server.tls] exclude each other");
+                ExitCode::from(USAGE)
+            }
             Ok(mut config) => {
                 config.storage.accept_loss = arguments.accept_loss;
-                serve(config)
+                let options = RunOptions {
+                    tls_self_signed: arguments.tls_self_signed,
+                };
+                serve(config, options)
             }
             Err(faults) => report(&faults),
         },
@@ -382,8 +392,8 @@ fn load(path: Option<&Path>) -> Result<Config, ConfigFaults> {
     Config::load(path, config::environment())
 }
 
-fn serve(config: Config) -> ExitCode {
-    match app::run(config) {
+fn serve(config: Config, options: RunOptions) -> ExitCode {
+    match app::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("wharfinger: {error:#}"));
@@ -404,8 +414,9 @@ fn summary(config: &Config) -> String {
         .map(|upstream| upstream.prefix.as_str())
         .collect();
     let (listen, data) = (config.server.listen, config.storage.data_dir.display());
+    let tls = if config.server.tls.is_some() { " (TLS)" } else { "" };
     format!(
-        "listens on {listen}, keeps its data in {data}, upstreams {}",
+        "listens on {listen}{tls}, keeps its data in {data}, upstreams {}",
         upstreams.join(", ")
     )
 }

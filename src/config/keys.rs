@@ -9,9 +9,14 @@ pub(super) const SERVER: &[&str] = &[
     "admin_listen",
     "drain_timeout",
     "max_connections",
+    "max_connections_per_address",
     "header_timeout",
+    "max_header_size",
     "answer_timeout",
+    "trusted_proxies",
 ];
+/// Keys of `[server.tls]`.
+pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file", "client_auth"];
 /// Keys of `[storage]`.
 pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free", "scrub_rate", "scrub_interval"];
 /// Keys of `[cache]`.
@@ -108,6 +113,7 @@ pub(super) const LOG: &[&str] = &["format", "level", "access"];
 /// All sections with their keys; `upstream.<prefix>` stands for every upstream.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("server", SERVER),
+    ("server.tls", TLS),
     ("storage", STORAGE),
     ("cache", CACHE),
     ("upstream.<prefix>", UPSTREAM),

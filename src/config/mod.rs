@@ -15,6 +15,7 @@ mod sections;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod value;
 mod warm;
@@ -32,6 +33,7 @@ pub use images::ImagePattern;
 pub use keys::known_keys;
 pub use mirror::{Mirror, Rewrite};
 pub use sections::{CacheConfig, LogConfig, LogFormat, ServerConfig, StorageConfig};
+pub use tls::{ClientAuth, TlsConfig, TlsFault, TlsMaterial};
 pub use upstream::{FinishFill, UpstreamConfig};
 pub use value::HumanDuration;
 pub use warm::{Schedule, WarmList, When};
@@ -119,7 +121,7 @@ impl Config {
             return Err(ConfigFaults::new(faults));
         }
         sources.read_environment(variables.into_iter(), &mut faults);
-        let server = ServerConfig::read(sources.server, &mut faults);
+        let server = ServerConfig::read(sources.server, sources.tls, &mut faults);
         let storage = StorageConfig::read(sources.storage, &mut faults);
         let base = Freshness {
             answer_timeout: server.answer_timeout,

@@ -152,6 +152,11 @@ impl Entry {
 
     /// A count from 1 to a million.
     pub(super) fn count(&self) -> Result<usize, String> {
+        self.count_from(1)
+    }
+
+    /// A count from `least` to a million.
+    pub(super) fn count_from(&self, least: usize) -> Result<usize, String> {
         let number = match &self.raw {
             Raw::Toml(toml::Value::Integer(number)) => Some(*number),
             Raw::Text(text) => text.trim().parse().ok(),
@@ -159,8 +164,8 @@ impl Entry {
         };
         number
             .and_then(|number| usize::try_from(number).ok())
-            .filter(|number| (1..=1_000_000).contains(number))
-            .ok_or_else(|| "must be a whole number from 1 to 1000000".to_owned())
+            .filter(|number| (least..=1_000_000).contains(number))
+            .ok_or_else(|| format!("must be a whole number from {least} to 1000000"))
     }
 
     /// A span of time; zero means "not at all".

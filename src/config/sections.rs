@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use super::fault::Fault;
@@ -12,6 +13,7 @@ use super::freshness::{Freshness, RuleDraft, Spans, read_rules};
 use super::keys;
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
+use super::tls::TlsConfig;
 use super::upstream::{Defaults, Draft, FinishFill};
 use super::value;
 
@@ -30,10 +32,18 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Client connections at once, over all doors.
     pub max_connections: usize,
+    /// Of these, how many from one address; zero is any number.
+    pub max_connections_per_address: usize,
     /// How long a client may take to send the head of a request.
     pub header_timeout: Duration,
+    /// Bytes of the head of a request.
+    pub max_header_bytes: usize,
     /// How long a client may wait for the head of an answer before it is told that there is none.
     pub answer_timeout: Duration,
+    /// Whose word on the client before them is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The certificate of our TLS, if we speak it.
+    pub tls: Option<TlsConfig>,
 }
 
 /// Where things are kept.
@@ -66,6 +76,9 @@ impl StorageConfig {
         }
     }
 }
+
+/// Bounds of `max_header_size`. hyper reads with buffers of 8 KiB at least.
+const HEADER_SIZES: std::ops::RangeInclusive<u64> = 8 * 1024..=1024 * 1024;
 
 /// The least cap that makes sense: below it the index alone would fill the folder.
 const LEAST_SIZE: u64 = 16 * 1024 * 1024;
@@ -100,7 +113,8 @@ pub struct LogConfig {
 }
 
 impl ServerConfig {
-    pub(super) fn read(section: Section, faults: &mut Vec<Fault>) -> Self {
+    pub(super) fn read(section: Section, tls: Section, faults: &mut Vec<Fault>) -> Self {
+        let tls = TlsConfig::read(tls, faults);
         let default = SocketAddr::from(([127, 0, 0, 1], 5000));
         let section_origin = section.origin.clone();
         let mut reader = Reader::new(section, keys::SERVER, faults);
@@ -135,12 +149,25 @@ impl ServerConfig {
                 .take("drain_timeout", Entry::span)
                 .unwrap_or(Duration::from_secs(25)),
             max_connections: reader.take("max_connections", Entry::count).unwrap_or(10_000),
+            max_connections_per_address: reader
+                .take("max_connections_per_address", |entry| entry.count_from(0))
+                .unwrap_or(0),
             header_timeout: reader
                 .take("header_timeout", Entry::time_out)
                 .unwrap_or(Duration::from_secs(35)),
+            max_header_bytes: reader
+                .take("max_header_size", |entry| match entry.bytes()? {
+                    size if HEADER_SIZES.contains(&size) => Ok(size as usize),
+                    _ => Err("must be from \"8KiB\" to \"1MiB\"".to_owned()),
+                })
+                .unwrap_or(32 * 1024),
             answer_timeout: reader
                 .take("answer_timeout", Entry::time_out)
                 .unwrap_or(Freshness::default().answer_timeout),
+            trusted_proxies: reader
+                .take("trusted_proxies", |entry| entry.list(value::network))
+                .unwrap_or_default(),
+            tls,
         };
         reader.finish();
         config

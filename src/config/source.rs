@@ -113,6 +113,8 @@ impl Section {
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) server: Section,
+    /// `[server.tls]`.
+    pub(super) tls: Section,
     pub(super) storage: Section,
     pub(super) cache: Section,
     pub(super) log: Section,
@@ -135,6 +137,7 @@ impl Sources {
         };
         Self {
             server: section("server"),
+            tls: section("server.tls"),
             storage: section("storage"),
             cache: section("cache"),
             log: section("log"),
@@ -147,6 +150,7 @@ impl Sources {
     fn section(&mut self, name: &str) -> Option<&mut Section> {
         match name {
             "server" => Some(&mut self.server),
+            "server.tls" => Some(&mut self.tls),
             "storage" => Some(&mut self.storage),
             "cache" => Some(&mut self.cache),
             "log" => Some(&mut self.log),
@@ -176,6 +180,7 @@ impl Sources {
             faults.push(Fault::new(&file, position(text, error.span()), reason));
         }
         let Ok(table) = table else { return false };
+        let table = lift(table, "server", "tls");
         for (name, value) in table {
             let fault = match (name.as_str(), value) {
                 ("upstream", toml::Value::Table(upstreams)) => {
@@ -273,6 +278,9 @@ impl Sources {
                 "lists are written in the file alone, as [[warm]]: a variable cannot hold tables".to_owned(),
             ));
         }
+        let path = path
+            .strip_prefix("server__tls__")
+            .map_or(path.clone(), |key| format!("server.tls__{key}"));
         let Some((section_name, rest)) = path.split_once("__") else {
             return Err((
                 dotted,
@@ -331,6 +339,16 @@ impl Sources {
             }
         }
     }
+}
+
+/// Takes a table that stands within another one out of it: `[server.tls]` is a section of its own.
+fn lift(mut table: toml::Table, outer: &str, inner: &str) -> toml::Table {
+    let within = table.get_mut(outer).and_then(toml::Value::as_table_mut);
+    let lifted = within.filter(|within| within.get(inner).is_some_and(toml::Value::is_table));
+    if let Some(section) = lifted.and_then(|within| within.remove(inner)) {
+        table.insert(format!("{outer}.{inner}"), section);
+    }
+    table
 }
 
 fn unknown_section(name: &str) -> String {

@@ -208,6 +208,37 @@ fn files_are_read_from_the_configurations_folder() {
 }
 
 #[test]
+fn tls_is_a_pair_of_files() {
+    let folder = tempfile::tempdir().expect("folder");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    fs::write(folder.path().join("cert.pem"), pair.cert.pem()).expect("certificate");
+    fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).expect("key");
+    let file = folder.path().join("w.toml");
+    let text = "[server]\nlisten = \"0.0.0.0:443\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n\
+                [server.tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
+    fs::write(&file, text).expect("file");
+    let config = Config::load(Some(&file), std::iter::empty()).expect("valid");
+    let tls = config.server.tls.expect("TLS");
+    assert_eq!(tls.cert_file, folder.path().join("cert.pem"));
+    assert_eq!(
+        (tls.client_ca_file, tls.client_auth),
+        (None, ClientAuth::Optional)
+    );
+    assert_eq!(config.server.listen.port(), 443);
+    assert_eq!(config.server.trusted_proxies.len(), 2);
+
+    let authority = folder.path().join("cert.pem").display().to_string();
+    let variables = [
+        ("WHARFINGER__SERVER__TLS__CLIENT_CA_FILE", authority.as_str()),
+        ("WHARFINGER__SERVER__TLS__CLIENT_AUTH", "required"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::load(Some(&file), variables.into_iter()).expect("valid");
+    assert_eq!(config.server.tls.expect("TLS").client_auth, ClientAuth::Required);
+    assert_eq!(lines(parse("[server.tls]\n")).len(), 2, "neither file");
+}
+
+#[test]
 fn the_environment_wins_over_the_file() {
     let text = "[server]\nlisten = \"127.0.0.1:1\"\nmax_connections = 5\n\
                 [upstream.my-reg]\nurl = \"https://r.example\"\nusername = \"u\"\npassword_file = \"/no/such\"\n";

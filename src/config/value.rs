@@ -3,10 +3,11 @@
 //! repeats a value that could hold a secret.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -120,6 +121,18 @@ pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
         wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
     };
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
+}
+
+/// A network in CIDR notation, or one address. IPv4 addresses within IPv6 mean the IPv4 ones.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().or_else(|_| {
+        text.parse::<IpAddr>()
+            .map(|address| IpNet::from(address.to_canonical()))
+    });
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| format!("`{text}` is no network like \"10.0.0.0/8\", and no IP address"))
 }
 
 /// The URL of a registry or of ourselves: http or https, a path at most.
@@ -307,6 +320,7 @@ mod tests {
             let _ = span(&text);
             let _ = host(&text);
             let _ = listener(&text);
+            let _ = network(&text);
             let _ = http_url(&text);
             let _ = check_prefix(&text);
             let _ = log_level(&text);
@@ -337,6 +351,33 @@ mod tests {
             "user@quay.io",
         ] {
             assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            (" 10.1.2.3/8 ", "10.0.0.0/8"),
+            ("127.0.0.1", "127.0.0.1/32"),
+            ("::ffff:127.0.0.1", "127.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("fd00::/8", "fd00::/8"),
+        ] {
+            assert_eq!(
+                network(text).map(|found| found.to_string()).as_deref(),
+                Ok(expected)
+            );
+        }
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0",
+            "localhost",
+            "10.0.0.0/255.0.0.0",
+            "10.0.0.1:80",
+        ] {
+            assert!(network(text).is_err(), "{text}");
         }
     }
 

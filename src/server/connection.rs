@@ -1,4 +1,5 @@
-//! One accepted connection from its first byte to its last: HTTP/1 or HTTP/2, time-outs, the end of a drain.
+//! One accepted connection from its first byte (behind TLS, if any) to its last: HTTP/1 or HTTP/2, time-outs, the end
+//! of a drain.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,15 +10,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::rt::{Read, Write};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::Limits;
+use super::activity::{Activity, PREFACE};
+use super::bodies::{RequestBody, ResponseBody};
 use super::drain::Watch;
-use super::sendfile::{Activity, PREFACE, SendfileStream};
 
 /// The least that hyper takes for a buffer.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -31,6 +33,10 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// What hyper holds of one HTTP/2 response that the client does not take yet.
 const STREAM_SEND_BUFFER: usize = 256 * 1024;
+
+/// What has to move within a `stall_timeout` while a client has something to take: less is no reading, but an attempt to
+/// hold a place.
+const LEAST_MOVED: u64 = 4 * 1024;
 
 /// How hyper is to serve connections, made once for all of them.
 pub(super) fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -55,20 +61,29 @@ pub(super) fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves `stream` until its client closes it, it is stuck, or the drain ends it.
-pub(super) async fn serve<S, B>(
-    stream: TcpStream,
+/// Serves `stream` until its client closes it, it is stuck, or the drain ends it. `stream` notes what it does in
+/// `activity`.
+pub(super) async fn serve<I, S, B>(
+    stream: I,
+    activity: Arc<Activity>,
     builder: &auto::Builder<TokioExecutor>,
     service: S,
     limits: &Limits,
-    watch: Watch,
+    watch: &Watch,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    I: Read + Write + Unpin + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let activity = Arc::new(Activity::default());
-    let stream = SendfileStream::new(stream, Arc::clone(&activity));
+    let patience = limits.body_timeout;
+    let noted = Arc::clone(&activity);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let activity = Arc::clone(&noted);
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&activity), Some(patience)));
+        let response = service.call(request);
+        async move { Ok::<_, Infallible>(response.await?.map(|body| ResponseBody::new(body, activity))) }
+    });
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut timer = pin!(sleep(limits.header_timeout));
     let mut ending = false;
@@ -93,17 +108,20 @@ pub(super) async fn serve<S, B>(
                     tracing::debug!("no request came");
                     return;
                 }
-                let now = (activity.received(), activity.sent());
-                if before.replace(now) == Some(now) {
-                    // Not a byte in either direction. A client that does not take what it asked for is cut.
-                    // Else this is an idle HTTP/2 connection, or a response that waits for its body: both may
-                    // end properly, once.
-                    if activity.is_blocked() || ending {
-                        tracing::debug!(blocked = activity.is_blocked(), "connection is stuck");
+                let now = activity.received() + activity.sent();
+                if let Some(moved) = before.replace(now).map(|before| now - before) {
+                    // A client that does not take what it asked for is cut, also when it keeps the connection
+                    // lively otherwise (PINGs, a byte now and then). Else, without a byte in either direction, this is
+                    // an idle HTTP/2 connection, or a response that waits for its body: both may end properly, once.
+                    let blocked = activity.is_blocked();
+                    if (blocked && moved < LEAST_MOVED) || (ending && moved == 0) {
+                        tracing::debug!(blocked, "connection is stuck");
                         return;
                     }
-                    connection.as_mut().graceful_shutdown();
-                    ending = true;
+                    if moved == 0 {
+                        connection.as_mut().graceful_shutdown();
+                        ending = true;
+                    }
                 }
                 timer.as_mut().reset(Instant::now() + limits.stall_timeout);
             }

@@ -9,17 +9,19 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Connection, PAUSE, Peer, Server};
+use super::activity::Activity;
+use super::{Connection, PAUSE, Peer, RequestBody, Server};
 
 /// Bytes of a path that a socket's address holds, without the NUL (unix(7)).
 const MOST_PATH: usize = 107;
@@ -117,7 +119,7 @@ impl Server {
     pub async fn serve_local<F, S, B>(&self, bound: LocalBound, make: F)
     where
         F: Fn(Connection) -> S,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
@@ -143,6 +145,12 @@ impl Server {
             let service = make(Connection {
                 peer: Peer::Local,
                 plain: true,
+                certificate: None,
+            });
+            // A command may take its time: what is piped into it comes when it comes.
+            let activity = Arc::new(Activity::default());
+            let service = service_fn(move |request: Request<Incoming>| {
+                service.call(request.map(|body| RequestBody::new(body, Arc::clone(&activity), None)))
             });
             let watch = self.shared.drain.watch();
             let limit = self.shared.limits.header_timeout;

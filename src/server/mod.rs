@@ -1,17 +1,25 @@
-//! Sockets: binds, accepts, limits, drains, and serves any hyper service on what it accepted. Knows no
+//! Sockets: binds, accepts, shakes hands, limits, drains, and serves any hyper service on what it accepted. Knows no
 //! registry.
 //!
 //! `app` builds one [`Server`], and calls [`Server::serve`] for each door.
 
+mod activity;
+mod addresses;
+mod bodies;
 mod connection;
 mod drain;
+mod forwarded;
+mod linger;
 mod local;
 mod sendfile;
 #[cfg(test)]
 mod tests;
+mod throttle;
+mod tls;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,17 +28,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
+use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use bodies::{RequestBody, RequestBodyError};
 pub use drain::{Drain, DrainOutcome};
+pub use forwarded::Origin;
 pub use local::{LocalBound, bind_local, connect_local};
+pub use tls::{Acceptor, ClientCertificate, OwnCertificate, Tls, self_signed};
+
+use activity::Activity;
+use addresses::Addresses;
+use drain::Watch;
+use linger::Closing;
+use sendfile::SendfileStream;
+use throttle::Throttle;
+use tls::{HandshakeError, SecureStream};
 
 /// Connections that the kernel accepts on its own before we do.
 const BACKLOG: u32 = 1024;
@@ -39,19 +59,30 @@ const BACKLOG: u32 = 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// What a client that speaks plain HTTP to TLS gets, as Go's servers say it.
+const WRONG_SCHEME: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    Client sent an HTTP request to an HTTPS server.\n";
+
 /// What a server bears.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections open at a time, over all doors; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Of these, how many from one address (IPv6: from one /64); zero is any number. More are closed.
+    pub max_connections_per_address: usize,
+    /// Proxies, for which that does not count.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long an HTTP/1 client may take for the head of a request, or stay idle before one. A little above
     /// 30 s, after which the Go clients close idle connections themselves: the side that sends must be the
-    /// one that closes.
+    /// one that closes. The handshake of TLS has the same time for itself.
     pub header_timeout: Duration,
+    /// How long a client may send nothing in the midst of a request's body.
+    pub body_timeout: Duration,
     /// Bytes of the head of a request (at least 8 KiB); beyond them the answer is 431. It is also hyper's
     /// buffer for reading.
     pub max_header_bytes: usize,
-    /// How long not a byte may move: then a client that does not read is cut, an idle HTTP/2 connection
+    /// How long next to nothing may move: then a client that does not read is cut, an idle HTTP/2 connection
     /// ended. Noticed after one to two times this.
     pub stall_timeout: Duration,
 }
@@ -60,8 +91,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 8192,
+            max_connections_per_address: 0,
+            trusted_proxies: Vec::new(),
             header_timeout: Duration::from_secs(35),
-            max_header_bytes: 64 * 1024,
+            body_timeout: Duration::from_mins(1),
+            max_header_bytes: 32 * 1024,
             stall_timeout: Duration::from_mins(2),
         }
     }
@@ -87,12 +121,14 @@ impl Peer {
 }
 
 /// What a service may know of the connection that it is made for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Connection {
     /// The client.
     pub peer: Peer,
     /// Whether bytes go out as they are (not through TLS).
     pub plain: bool,
+    /// The certificate that the client showed, verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Connection {
@@ -109,12 +145,27 @@ impl Connection {
 pub struct Bound {
     listener: TcpListener,
     local: SocketAddr,
+    tls: Option<Acceptor>,
 }
 
 impl Bound {
     /// The address, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Speaks TLS alone from now on.
+    #[must_use]
+    pub fn secured(self, tls: Acceptor) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_secured(&self) -> bool {
+        self.tls.is_some()
     }
 }
 
@@ -141,7 +192,11 @@ pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
     socket.bind(addr)?;
     let listener = socket.listen(BACKLOG)?;
     let local = listener.local_addr()?;
-    Ok(Bound { listener, local })
+    Ok(Bound {
+        listener,
+        local,
+        tls: None,
+    })
 }
 
 /// Serves connections under one set of limits. Clones share them.
@@ -155,6 +210,10 @@ struct Shared {
     limits: Limits,
     drain: Drain,
     slots: Arc<Semaphore>,
+    addresses: Addresses,
+    /// Of connections beyond `max_connections_per_address`, and of failed handshakes.
+    crowds: Throttle,
+    failures: Throttle,
     builder: auto::Builder<TokioExecutor>,
 }
 
@@ -170,6 +229,9 @@ impl Server {
                 limits,
                 drain,
                 slots,
+                addresses: Addresses::default(),
+                crowds: Throttle::default(),
+                failures: Throttle::default(),
                 builder,
             }),
         }
@@ -182,11 +244,12 @@ impl Server {
     /// takes a part for the whole.
     pub async fn serve<F, S, B>(&self, bound: Bound, make: F)
     where
-        F: Fn(Connection) -> S,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        F: Fn(Connection) -> S + Send + Sync + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     {
+        let make = Arc::new(make);
         let watch = self.shared.drain.watch();
         loop {
             let (stream, peer, slot) = tokio::select! {
@@ -194,15 +257,17 @@ impl Server {
                 () = watch.stopped() => return,
                 accepted = self.accept(&bound) => accepted,
             };
-            let service = make(Connection {
-                peer: Peer::Network(peer),
-                plain: true,
-            });
             let shared = Arc::clone(&self.shared);
-            let watch = shared.drain.watch();
+            let Ok(place) = shared.place(peer) else {
+                continue;
+            };
+            let (watch, make, tls) = (shared.drain.watch(), Arc::clone(&make), bound.tls.clone());
             tokio::spawn(async move {
-                connection::serve(stream, &shared.builder, service, &shared.limits, watch).await;
-                drop(slot);
+                match tls {
+                    None => shared.serve_plain(stream, peer, &*make, &watch).await,
+                    Some(tls) => shared.serve_secured(stream, peer, &tls, &*make, &watch).await,
+                }
+                drop((slot, place));
             });
         }
     }
@@ -226,6 +291,109 @@ impl Server {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+impl Shared {
+    /// The place of a connection from `peer`, if there is one left.
+    fn place(&self, peer: SocketAddr) -> Result<Option<addresses::Place>, ()> {
+        let (most, address) = (self.limits.max_connections_per_address, peer.ip());
+        if addresses::is_in(&self.limits.trusted_proxies, address) {
+            return Ok(None);
+        }
+        let place = self.addresses.enter(address, most);
+        if place.is_err()
+            && let Some(more) = self.crowds.pass()
+        {
+            tracing::warn!(client = %peer, limit = most, more, "too many connections from one address: one was closed");
+        }
+        place
+    }
+
+    async fn serve_plain<S, B>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        make: &(impl Fn(Connection) -> S + Sync),
+        watch: &Watch,
+    ) where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
+        let service = make(Connection {
+            peer: Peer::Network(peer),
+            plain: true,
+            certificate: None,
+        });
+        let activity = Arc::new(Activity::default());
+        let stream = SendfileStream::new(stream, Arc::clone(&activity));
+        connection::serve(stream, activity, &self.builder, service, &self.limits, watch).await;
+    }
+
+    async fn serve_secured<S, B>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: &Acceptor,
+        make: &(impl Fn(Connection) -> S + Sync),
+        watch: &Watch,
+    ) where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
+        let shaken = tokio::select! {
+            biased;
+            () = watch.stopped() => return,
+            shaken = tokio::time::timeout(self.limits.header_timeout, shake(tls, stream)) => shaken,
+        };
+        let (stream, certificate) = match shaken {
+            Ok(Ok(Some(shaken))) => shaken,
+            Ok(Ok(None)) => {
+                tracing::debug!(client = %peer, "plain HTTP to a TLS door");
+                return;
+            }
+            Ok(Err(error)) => {
+                if error.is_telling()
+                    && let Some(more) = self.failures.pass()
+                {
+                    tracing::warn!(client = %peer, error = tls::causes(&error), more, "a TLS handshake failed");
+                } else {
+                    tracing::debug!(client = %peer, error = tls::causes(&error), "no TLS handshake");
+                }
+                return;
+            }
+            Err(_elapsed) => {
+                tracing::debug!(client = %peer, "no TLS handshake in time");
+                return;
+            }
+        };
+        let service = make(Connection {
+            peer: Peer::Network(peer),
+            plain: false,
+            certificate,
+        });
+        let activity = Arc::new(Activity::default());
+        let stream = SecureStream::new(stream, Arc::clone(&activity));
+        connection::serve(stream, activity, &self.builder, service, &self.limits, watch).await;
+    }
+}
+
+type Shaken = (
+    tokio_rustls::server::TlsStream<TcpStream>,
+    Option<Arc<ClientCertificate>>,
+);
+
+/// Shakes hands, or tells a client that speaks no TLS so: `None`.
+async fn shake(tls: &Acceptor, mut stream: TcpStream) -> Result<Option<Shaken>, HandshakeError> {
+    if tls::begins_with_tls(&stream).await? {
+        return tls.accept(stream).await.map(Some);
+    }
+    stream.write_all(WRONG_SCHEME).await?;
+    stream.shutdown().await?;
+    let mut closing = Closing::default();
+    poll_fn(|cx| closing.poll(&mut stream, cx)).await;
+    Ok(None)
 }
 
 /// Whether accept(2) reports an error of the connection at hand, and not one that the next call would meet as

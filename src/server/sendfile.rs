@@ -5,56 +5,22 @@
 //! disk error is an error instead of SIGBUS. Everything else is written as ever.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
-use tokio::io::{AsyncRead as _, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
+use super::activity::Activity;
+use super::linger::Closing;
 use crate::mapped::{self, MappedFile};
 
 /// Bytes that one sendfile call may send: how long one connection can hold its thread.
 const SENDFILE_MAX: usize = 1024 * 1024;
-
-/// How long, and how much, a closing connection reads what its client still sends.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
-
-/// Length of the HTTP/2 preface, and of what has to come before a connection is known to be HTTP/1 or HTTP/2.
-pub(super) const PREFACE: u64 = 24;
-
-/// What a connection has done, for whoever decides whether it is stuck.
-#[derive(Debug, Default)]
-pub(super) struct Activity {
-    received: AtomicU64,
-    sent: AtomicU64,
-    blocked: AtomicBool,
-}
-
-impl Activity {
-    /// Grows with whatever comes in: the bytes exactly up to [`PREFACE`], from there on one for each read.
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that went out.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Whether there is something to send that the client does not take.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-}
 
 /// A TCP connection as hyper sees it.
 pub(super) struct SendfileStream {
@@ -70,12 +36,6 @@ pub(super) struct SendfileStream {
 struct Recent {
     base: usize,
     mapping: Weak<MappedFile>,
-}
-
-enum Closing {
-    No,
-    Lingering { deadline: Pin<Box<Sleep>>, left: usize },
-    Done,
 }
 
 /// What the first of some buffers are.
@@ -99,7 +59,7 @@ impl SendfileStream {
             stream: TokioIo::new(stream),
             activity,
             last: None,
-            closing: Closing::No,
+            closing: Closing::default(),
         }
     }
 
@@ -199,62 +159,16 @@ impl SendfileStream {
             }
         }
     }
-
-    /// Reads and drops what the client still sends, for a moment: closing a socket with unread input resets
-    /// the connection, and the reset overtakes an answer that the client has not read yet (a 431, say).
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
-        while !matches!(self.closing, Closing::Done) {
-            let mut buffer = ReadBuf::uninit(&mut scratch);
-            let read = Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer);
-            let got = buffer.filled().len();
-            match (&mut self.closing, read) {
-                (_, Poll::Ready(Ok(()))) if got == 0 => break,
-                // Nothing came after the answer (the usual case), or nothing can come.
-                (Closing::No, Poll::Pending) | (Closing::Done, _) | (_, Poll::Ready(Err(_))) => break,
-                (Closing::No, Poll::Ready(Ok(()))) => {
-                    let deadline = Box::pin(tokio::time::sleep(LINGER_TIME));
-                    self.closing = Closing::Lingering {
-                        deadline,
-                        left: LINGER_BYTES,
-                    };
-                }
-                (Closing::Lingering { left, .. }, Poll::Ready(Ok(()))) => match left.checked_sub(got) {
-                    Some(less) => *left = less,
-                    None => break,
-                },
-                (Closing::Lingering { deadline, .. }, Poll::Pending) => {
-                    ready!(deadline.as_mut().poll(cx));
-                    break;
-                }
-            }
-        }
-        self.closing = Closing::Done;
-        Poll::Ready(Ok(()))
-    }
 }
 
 impl Read for SendfileStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.activity.received() >= PREFACE {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, cursor))?;
-            self.activity.received.fetch_add(1, Ordering::Relaxed);
-            return Poll::Ready(Ok(()));
-        }
-        // Filling hyper's cursor and learning how much it was takes `unsafe` or a copy: copy the first bytes.
-        let mut scratch = [MaybeUninit::uninit(); PREFACE as usize];
-        let space = cursor.remaining().min(scratch.len());
-        let mut buffer = ReadBuf::uninit(&mut scratch[..space]);
-        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
-        cursor.put_slice(buffer.filled());
-        self.activity
-            .received
-            .fetch_add(buffer.filled().len() as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
+        let this = &mut *self;
+        this.activity.poll_read(&mut this.stream, cx, cursor)
     }
 }
 
@@ -269,10 +183,7 @@ impl Write for SendfileStream {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = self.poll_send_buffers(cx, buffers);
-        self.activity.blocked.store(sent.is_pending(), Ordering::Relaxed);
-        if let Poll::Ready(Ok(sent)) = sent {
-            self.activity.sent.fetch_add(sent as u64, Ordering::Relaxed);
-        }
+        self.activity.wrote(&sent);
         sent
     }
 
@@ -286,9 +197,10 @@ impl Write for SendfileStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.closing, Closing::No) {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        let this = &mut *self;
+        if this.closing.is_open() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
-        self.poll_linger(cx)
+        this.closing.poll(this.stream.inner_mut(), cx).map(Ok)
     }
 }

@@ -12,14 +12,13 @@ use http::{Request, Response, Version};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use rustix::io::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Connection, Drain, DrainOutcome, Limits, Server, bind, concerns_one_connection};
+use super::{Connection, Drain, DrainOutcome, Limits, RequestBody, Server, bind, concerns_one_connection};
 use crate::mapped::MappedFile;
 
 type TestBody = BoxBody<Bytes, std::io::Error>;
@@ -45,7 +44,7 @@ fn streamed(length: usize, frames: Vec<std::io::Result<Bytes>>) -> Response<Test
 /// Starts a server that answers with what `answer` says, and gives its address.
 fn start<A>(limits: Limits, drain: &Drain, answer: A) -> std::net::SocketAddr
 where
-    A: Fn(&Request<Incoming>) -> Response<TestBody> + Clone + Send + Sync + 'static,
+    A: Fn(&Request<RequestBody>) -> Response<TestBody> + Clone + Send + Sync + 'static,
 {
     let bound = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = bound.local_addr();
@@ -123,6 +122,7 @@ fn mapped_slices_only_for_plain_http1() {
     let plain = Connection {
         peer: super::Peer::Local,
         plain: true,
+        certificate: None,
     };
     assert!(plain.takes_mapped(Version::HTTP_10) && plain.takes_mapped(Version::HTTP_11));
     assert!(!plain.takes_mapped(Version::HTTP_2));
@@ -394,6 +394,120 @@ async fn a_client_that_does_not_read_is_cut() {
     ask(&mut next, "/").await;
     assert!(head(&mut next).await.starts_with("HTTP/1.1 200 OK"));
     assert!(rest(&mut stuck).await.len() < 1 << 30);
+}
+
+/// Reads a body to its end, and answers with how it ended.
+fn start_reading() -> std::net::SocketAddr {
+    let bound = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = bound.local_addr();
+    let server = Server::new(Limits::default(), Drain::new());
+    let make = |_| {
+        service_fn(|request: Request<RequestBody>| async {
+            let told = match request.into_body().collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => error.to_string().into(),
+            };
+            Ok::<_, Infallible>(Response::new(Full::new(told)))
+        })
+    };
+    tokio::spawn(async move { server.serve(bound, make).await });
+    address
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_within_a_body_is_not_waited_for() {
+    let address = start_reading();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    // Slow is not stopped.
+    for _ in 0..5 {
+        stream.write_all(b"piece").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+    }
+    let got = String::from_utf8(rest(&mut stream).await).unwrap();
+    assert!(
+        got.contains("nothing more of the body came within 60 seconds"),
+        "{got}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_read_is_cut_however_lively_its_connection() {
+    let (_, _, mapping) = mapped(1 << 20);
+    let limits = Limits {
+        max_connections: 1,
+        ..Limits::default()
+    };
+    let address = start(limits, &Drain::new(), move |request| {
+        if request.version() != Version::HTTP_2 {
+            return full("hello");
+        }
+        streamed(1 << 20, slices(&mapping, 1 << 16))
+    });
+    let mut stuck = TcpStream::connect(address).await.unwrap();
+    stuck.write_all(&http2_request()).await.unwrap();
+    // All that its windows let through; no more of them is ever given.
+    let mut got = 0;
+    while got < 65_535 {
+        let seen = frames_until(&mut stuck, 0).await;
+        got += seen
+            .iter()
+            .filter(|(kind, ..)| *kind == 0)
+            .map(|(.., payload)| payload.len())
+            .sum::<usize>();
+    }
+    let (mut read, mut write) = stuck.into_split();
+    let pings = tokio::spawn(async move {
+        while write.write_all(&frame(6, 0, 0, b"12345678")).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+        }
+    });
+    let mut next = TcpStream::connect(address).await.unwrap();
+    ask(&mut next, "/").await;
+    assert!(head(&mut next).await.starts_with("HTTP/1.1 200 OK"));
+    let mut rest = Vec::new();
+    let _ = read.read_to_end(&mut rest).await;
+    pings.abort();
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_counted() {
+    let limits = Limits {
+        max_connections_per_address: 2,
+        ..Limits::default()
+    };
+    let address = start(limits.clone(), &Drain::new(), |_| full("hello"));
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        ask(&mut stream, "/").await;
+        head(&mut stream).await;
+        held.push(stream);
+    }
+    let mut beyond = TcpStream::connect(address).await.unwrap();
+    assert!(rest(&mut beyond).await.is_empty());
+    drop(held);
+    loop {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        if stream.write_all(request).await.is_ok() && rest(&mut stream).await.ends_with(b"hello") {
+            break;
+        }
+    }
+    // A proxy stands for many clients.
+    let limits = Limits {
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..limits
+    };
+    let address = start(limits, &Drain::new(), |_| full("hello"));
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        ask(&mut stream, "/").await;
+        head(&mut stream).await;
+        held.push(stream);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -52,8 +52,14 @@ pub struct AccessEntry<'a> {
     pub unix_millis: u64,
     /// Our id of it.
     pub request: &'a str,
-    /// Who asked; none came through the unix socket.
-    pub client: Option<SocketAddr>,
+    /// Who connected; none through the unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Who asked, if that is a proxy which tells it.
+    pub forwarded_for: Option<IpAddr>,
+    /// Whether the client's connection is a TLS one.
+    pub https: bool,
+    /// The subject of the client's certificate.
+    pub certificate: Option<&'a [u8]>,
     /// The door it came through.
     pub door: &'static str,
     /// Its method.
@@ -235,12 +241,21 @@ impl AccessEntry<'_> {
         fields.key("time");
         fields.bare(|line| line::push_time(line, self.unix_millis));
         fields.word("request", Some(self.request));
-        match self.client {
-            Some(client) => {
-                fields.key("client");
-                fields.bare(|line| line::push(line, format_args!("{client}")));
+        let mut address = |key, address: &dyn fmt::Display| {
+            fields.key(key);
+            fields.bare(|line| line::push(line, format_args!("{address}")));
+        };
+        match (self.forwarded_for, self.peer) {
+            (Some(client), Some(proxy)) => {
+                address("client", &client);
+                address("proxy", &proxy);
             }
-            None => fields.word("client", Some("local")),
+            (None, Some(client)) => address("client", &client),
+            (_, None) => fields.word("client", Some("local")),
+        }
+        fields.word("scheme", self.https.then_some("https"));
+        if let Some(subject) = self.certificate {
+            fields.quoted("certificate", subject, MOST_AGENT);
         }
         fields.word("door", Some(self.door));
         fields.word("method", Some(self.method));
@@ -344,7 +359,10 @@ mod tests {
         AccessEntry {
             unix_millis: 1_735_689_600_001,
             request: "ABCDEFGH00000001",
-            client: Some(SocketAddr::from(([127, 0, 0, 1], 4242))),
+            peer: Some(SocketAddr::from(([127, 0, 0, 1], 4242))),
+            forwarded_for: None,
+            https: false,
+            certificate: None,
             door: "main",
             method: "GET",
             path: "/v2/x/manifests/a\"b",
@@ -403,6 +421,30 @@ mod tests {
             (value.get("repository"), &value["detail"]),
             (None, &"offline".into())
         );
+        let behind = AccessEntry {
+            forwarded_for: Some(IpAddr::from([203, 0, 113, 9])),
+            https: true,
+            certificate: Some(b"CN=a\"b"),
+            ..entry()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(true, &behind)).unwrap();
+        assert_eq!(
+            (
+                &value["client"],
+                &value["proxy"],
+                &value["scheme"],
+                &value["certificate"]
+            ),
+            (
+                &"203.0.113.9".into(),
+                &"127.0.0.1:4242".into(),
+                &"https".into(),
+                &"CN=a\"b".into()
+            )
+        );
+        assert!(line(false, &behind).contains(
+            " client=203.0.113.9 proxy=127.0.0.1:4242 scheme=https certificate=\"CN=a\\\"b\" door="
+        ));
     }
 
     #[derive(Clone, Default)]

@@ -50,6 +50,7 @@ pub struct Metrics {
     seconds_children: [OnceLock<Histogram>; OPERATIONS],
     fills_running: IntGauge,
     offline: IntGauge,
+    certificate_ends: IntGaugeVec,
     /// What happens to what is kept.
     pub storage: StorageMetrics,
     /// What is done so that things are here tomorrow.
@@ -97,6 +98,11 @@ impl Metrics {
         let offline = family.gauge(
             "wharfinger_offline",
             "Whether nothing is asked of any upstream: 1 or 0.",
+        );
+        let certificate_ends = family.gauges(
+            "wharfinger_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate that clients are shown ends, or the first of its chain, in seconds since 1970.",
+            &["names"],
         );
         let storage = StorageMetrics::new(&family);
         let preserve = PreserveMetrics::new(&family);
@@ -195,6 +201,7 @@ impl Metrics {
             seconds_children: [const { OnceLock::new() }; OPERATIONS],
             fills_running,
             offline,
+            certificate_ends,
             storage,
             preserve,
             process_start,
@@ -213,6 +220,12 @@ impl Metrics {
     /// Whether nothing is asked of any upstream.
     pub fn offline(&self, on: bool) {
         self.offline.set(i64::from(on));
+    }
+
+    /// The certificate that clients are shown from now on, and when it ends.
+    pub fn certificate(&self, names: &str, ends: i64) {
+        self.certificate_ends.reset();
+        self.certificate_ends.with_label_values(&[names]).set(ends);
     }
 
     /// One request has ended.

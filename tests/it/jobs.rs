@@ -80,6 +80,7 @@ fn door() -> Door {
     };
     let options = Options {
         admin_on_main: true,
+        trusted_proxies: Vec::new(),
         answer_timeout: std::time::Duration::from_secs(25),
         data_dir: String::new(),
         transfers: Arc::default(),

@@ -47,7 +47,7 @@ const ONLY: &[(&str, &[&str])] = &[
         "registry",
         &["cache", "repository", "storage", "upstream", "config", "oci"],
     ),
-    ("server", &["config", "telemetry", "mapped"]),
+    ("server", &["config", "telemetry", "clock", "mapped"]),
     ("repository", &["storage", "config", "oci", "clock"]),
     ("config", &["oci"]),
 ];

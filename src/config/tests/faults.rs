@@ -14,6 +14,71 @@ fn every_kind_of_fault() {
             "belongs to [cache]",
         ),
         (
+            "[server]\nmax_connections_per_address = -1",
+            "server.max_connections_per_address",
+            "from 0 to",
+        ),
+        (
+            "[server]\nmax_header_size = \"4KiB\"",
+            "server.max_header_size",
+            "from \"8KiB\" to \"1MiB\"",
+        ),
+        (
+            "[server]\ntrusted_proxies = [\"lb.example\"]",
+            "server.trusted_proxies",
+            "no network",
+        ),
+        (
+            "[server.tls]\nclient_auth = \"required\"\ncert_file = \"{cert}\"\nkey_file = \"{key}\"",
+            "server.tls.client_auth",
+            "without client_ca_file",
+        ),
+        (
+            "[server.tls]\nclient_auth = \"always\"\ncert_file = \"{cert}\"\nkey_file = \"{key}\"",
+            "server.tls.client_auth",
+            "neither",
+        ),
+        (
+            "[server.tls]\ncert_file = \"{cert}\"",
+            "server.tls.key_file",
+            "is required",
+        ),
+        (
+            "[server.tls]\nkey_file = \"{key}\"",
+            "server.tls.cert_file",
+            "is required",
+        ),
+        (
+            "[server.tls]\ncert_file = \"/no/such\"\nkey_file = \"{key}\"",
+            "server.tls.cert_file",
+            "cannot be read",
+        ),
+        (
+            "[server.tls]\ncert_file = \"{key}\"\nkey_file = \"{key}\"",
+            "server.tls.cert_file",
+            "no certificate",
+        ),
+        (
+            "[server.tls]\ncert_file = \"{cert}\"\nkey_file = \"{cert}\"",
+            "server.tls.key_file",
+            "no private key",
+        ),
+        (
+            "[server.tls]\ncert_file = \"{cert}\"\nkey_file = \"{other}\"",
+            "server.tls.key_file",
+            "not the key of the certificate",
+        ),
+        (
+            "[server.tls]\ncert_file = \"{cert}\"\nkey_file = \"{key}\"\nclient_ca_file = \"{key}\"",
+            "server.tls.client_ca_file",
+            "no certificate",
+        ),
+        (
+            "[server]\ncert_file = \"x\"",
+            "server.cert_file",
+            "belongs to [server.tls]",
+        ),
+        (
             "[storage]\nhosted_max_size = \"1GiB\"",
             "storage.hosted_max_size",
             "unknown key",
@@ -364,16 +429,31 @@ fn every_kind_of_fault() {
             "is a host of the upstream quay",
         ),
     ];
-    for (text, key, reason) in cases {
+    let folder = tempfile::tempdir().expect("folder");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let other = rcgen::KeyPair::generate().expect("a key");
+    let place = |name: &str, pem: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, pem).expect("a file");
+        path.display().to_string()
+    };
+    let cert = place("cert.pem", pair.cert.pem());
+    let key = place("key.pem", pair.signing_key.serialize_pem());
+    let other = place("other.pem", other.serialize_pem());
+    for (text, name, reason) in cases {
+        let text = &text
+            .replace("{cert}", &cert)
+            .replace("{key}", &key)
+            .replace("{other}", &other);
         let found = parse(text).expect_err(text);
         // A broken line can break more than one rule of the grammar; everything else is one fault.
         assert!(
-            found.faults().len() == 1 || key.starts_with("line"),
+            found.faults().len() == 1 || name.starts_with("line"),
             "{text}:\n{found}"
         );
         let fault = &found.faults()[0];
         assert_eq!(fault.file, "/etc/wharfinger/wharfinger.toml", "{text}");
-        assert_eq!(fault.key, key, "{text}: {fault}");
+        assert_eq!(fault.key, name, "{text}: {fault}");
         assert!(
             fault.reason.contains(reason) && !fault.reason.is_empty(),
             "{text}: {fault}"
@@ -450,6 +530,16 @@ fn a_fault_of_the_environment_names_the_variable() {
             "did you mean `WHARFINGER__SERVER__LISTEN`",
         ),
         (("WHARFINGER__SERVER", "x"), "server", "names no key"),
+        (
+            ("WHARFINGER__SERVER__TLS__CERT_FILE", "/no/such"),
+            "server.tls.key_file",
+            "is required",
+        ),
+        (
+            ("WHARFINGER__SERVER__TLS__CERT_FIL", "x"),
+            "server.tls.cert_fil",
+            "WHARFINGER__SERVER__TLS__CERT_FILE",
+        ),
         (("WHARFINGER__", "x"), "", "names no key"),
         (("WHARFINGER__AUTH__ANONYMOUS", "pull"), "auth", "unknown section"),
         (

@@ -9,9 +9,11 @@ use reqwest::{Client, Method, Response};
 
 mod h2;
 mod raw;
+mod secure;
 
 pub use h2::{H2End, h2_get, h2_get_with};
 pub use raw::{Ending, Raw};
+pub use secure::{Secure, SecureStream};
 
 use super::soon;
 

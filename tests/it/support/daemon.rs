@@ -27,6 +27,7 @@ const BUILT_IN: [&str; 5] = ["docker-hub", "quay", "github", "ecr-public", "kube
 pub struct Builder {
     config: Table,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     binary: PathBuf,
 }
 
@@ -85,6 +86,12 @@ impl Builder {
         self
     }
 
+    /// Gives `serve` one more argument.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
     /// Starts it, and waits until it listens.
     pub async fn start(self) -> Daemon {
         let mut daemon = self.prepare();
@@ -125,7 +132,7 @@ impl Builder {
             folder,
             binary: self.binary,
             environment: self.environment,
-            arguments: Vec::new(),
+            arguments: self.arguments,
             child: None,
             readers: Vec::new(),
             lines: Lines::default(),
@@ -164,6 +171,7 @@ impl Daemon {
         let builder = Builder {
             config: Table::new(),
             environment: Vec::new(),
+            arguments: Vec::new(),
             binary: env!("CARGO_BIN_EXE_wharfinger").into(),
         };
         builder.setting("server.listen", "\"127.0.0.1:0\"")
@@ -177,6 +185,11 @@ impl Daemon {
     /// The main door: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.main.expect("a daemon that listens"))
+    }
+
+    /// The main door's address.
+    pub fn address(&self) -> SocketAddr {
+        self.main.expect("a daemon that listens")
     }
 
     /// The mirror door.
@@ -231,6 +244,11 @@ impl Daemon {
     pub async fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.exited().await
+    }
+
+    /// Sends it SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// Asks it to end, and does not wait: what is running may finish.

@@ -14,8 +14,8 @@ pub mod zoo;
 /// All that a test usually needs, under short names.
 pub mod prelude {
     pub use super::client::{
-        Answer, Ending, H2End, Raw, get, get_with, h2_get, h2_get_with, head, head_with, open, open_with,
-        request, try_get,
+        Answer, Ending, H2End, Raw, Secure, get, get_with, h2_get, h2_get_with, head, head_with, open,
+        open_with, request, try_get,
     };
     pub use super::daemon::Daemon;
     pub use super::image::{Content, Image, Index, RawManifest, random, sha256, sha512};

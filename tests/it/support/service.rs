@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -32,8 +32,11 @@ pub struct Pki {
     pub client: String,
     /// Its key.
     pub client_key: String,
-    server: String,
-    server_key: String,
+    /// The certificate of a server at 127.0.0.1.
+    pub server: String,
+    /// Its key.
+    pub server_key: String,
+    issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
@@ -42,21 +45,31 @@ impl Pki {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let ca = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        let signed = |name: &str| {
-            let params = CertificateParams::new([name.to_owned()]).expect("a name");
-            let key = KeyPair::generate().expect("a key");
-            let certificate = params.signed_by(&key, &ca).expect("a certificate");
-            (certificate.pem(), key.serialize_pem())
-        };
-        let ((client, client_key), (server, server_key)) = (signed("client"), signed("127.0.0.1"));
+        let ((client, client_key), (server, server_key)) = (issue(&ca, "client"), issue(&ca, "127.0.0.1"));
         Self {
             ca: ca.pem(),
+            issuer: ca,
             client,
             client_key,
             server,
             server_key,
         }
     }
+}
+
+impl Pki {
+    /// Another certificate and its key, for this name or address, which is the common name too.
+    pub fn issue(&self, name: &str) -> (String, String) {
+        issue(&self.issuer, name)
+    }
+}
+
+fn issue(issuer: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, String) {
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
 }
 
 /// A request as it came in.

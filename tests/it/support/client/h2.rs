@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::support::soon;
@@ -44,11 +45,20 @@ async fn exchange(url: &str, headers: &[(&str, &str)]) -> H2Answer {
     let uri: http::Uri = url.parse().expect("a valid URL");
     let authority = uri.authority().expect("a URL with a host").to_string();
     let stream = TcpStream::connect(&authority).await.expect("a connection");
+    exchange_over(stream, url, headers).await
+}
+
+/// GETs a URL over a connection that is there.
+pub(super) async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> H2Answer {
     let io = TokioIo::new(stream);
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
     let (mut sender, connection) = handshake.expect("an HTTP/2 handshake");
     tokio::spawn(connection);
-    let mut request = Request::get(uri);
+    let mut request = Request::get(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
