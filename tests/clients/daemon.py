@@ -26,6 +26,8 @@ class Daemon:
         self.mirror_url = f"http://127.0.0.1:{self.mirror_port}"
         self.process = None
 
+    options = ()  # of serve
+
     def upstreams(self):
         """The tables of its upstreams."""
         raise NotImplementedError
@@ -56,7 +58,7 @@ format = "text"
         config.write_text(self.configuration(tag_ttl))
         log = self.work.log("daemon")
         before = len(log.read_text(errors="replace")) if log.exists() else 0
-        self.process = self.work.start("daemon", [self.binary, "serve", "--config", config])
+        self.process = self.work.start("daemon", [self.binary, "serve", "--config", config, *self.options])
         wanted = {self.address, self.mirror_url.removeprefix("http://")}
         said = lambda: listening(log.read_text(errors="replace")[before:])  # noqa: E731
         wait_until("the daemon says where it listens", lambda: wanted <= said(), 30, self.process)

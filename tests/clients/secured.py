@@ -1,0 +1,85 @@
+"""Real clients over TLS: they trust the certificate that the daemon made for itself, and pull by it."""
+
+import json
+
+from content import digest
+from daemon import Daemon
+from process import Failure, equal, expect
+
+
+class SecuredDaemon(Daemon):
+    """The daemon with a certificate of its own making, over the plain registry."""
+
+    options = ("--tls-self-signed",)
+
+    def __init__(self, work, binary, ports, plain):
+        super().__init__(work, binary, ports)
+        self.plain = plain
+        self.url = f"https://{self.address}"
+        self.certificate = work.root / "data" / "tls" / "self-signed.pem"
+
+    def upstreams(self):
+        return f'[upstream.docker-hub]\nurl = "{self.plain.url}"\n'
+
+
+class Secured:
+    """curl, skopeo and crane against it."""
+
+    name = "tls"
+
+    def __init__(self, work, daemon, contents):
+        self.work, self.daemon, self.contents = work, daemon, contents
+
+    def run(self, *command, **options):
+        return self.work.run(self.name, command, **options)
+
+    def checks(self):
+        """(tool, label, callable) in order."""
+        return [
+            ("curl", "gets a blob over HTTP/2", lambda: self.curl("--http2", "2")),
+            ("curl", "gets a blob over HTTP/1.1", lambda: self.curl("--http1.1", "1.1")),
+            ("curl", "does not trust it unasked", self.curl_distrusts),
+            ("skopeo", "copies an index with --src-cert-dir", self.skopeo),
+            ("crane", "pulls with SSL_CERT_FILE", self.crane),
+        ]
+
+    def curl(self, option, version):
+        image = self.contents.layers
+        name = max(image.blobs, key=lambda name: len(image.blobs[name]))
+        target = self.work.fresh(self.name, "curl") / "blob"
+        said = self.run(
+            "curl", "-sS", "--max-time", "60", option, "--cacert", self.daemon.certificate, "-o", target,
+            "-w", "%{http_version} %{http_code}", f"{self.daemon.url}/v2/docker-hub/{image.repository}/blobs/{name}",
+        )
+        equal("protocol and status", said.split(), [version, "200"])
+        equal("the blob", digest(target.read_bytes()), name)
+
+    def curl_distrusts(self):
+        try:
+            self.run("curl", "-sS", "--max-time", "60", f"{self.daemon.url}/v2/")
+        except Failure as failure:
+            expect("status 60" in str(failure), str(failure))  # CURLE_PEER_FAILED_VERIFICATION
+            return
+        raise Failure("a certificate that nobody vouches for was trusted")
+
+    def skopeo(self):
+        folder = self.work.fresh(self.name, "certs")
+        (folder / "ca.crt").write_bytes(self.daemon.certificate.read_bytes())
+        policy = folder.parent / "policy.json"
+        policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+        target = self.work.fresh(self.name, "copy")
+        image = self.contents.platforms
+        self.run(
+            "skopeo", "copy", "--quiet", "--all", "--src-cert-dir", folder, "--policy", policy,
+            f"docker://{self.daemon.address}/docker-hub/{image.repository}:{image.tag}", f"dir:{target}",
+        )
+        files = [path.read_bytes() for path in target.iterdir() if path.name != "version"]
+        equal("what was copied", {digest(data) for data in files}, set(image.contents()))
+
+    def crane(self):
+        # To loopback addresses it would speak plain http as well, but it tries https first.
+        image = self.contents.tree
+        reference = f"{self.daemon.address}/docker-hub/{image.repository}:{image.tag}"
+        env = {"SSL_CERT_FILE": str(self.daemon.certificate)}
+        equal("digest", self.run("crane", "digest", reference, env=env).strip(), image.top.digest)
+        self.run("crane", "validate", "--remote", reference, env=env)
