@@ -18,7 +18,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Connection, Drain, DrainOutcome, Limits, RequestBody, Server, bind, concerns_one_connection};
+use super::{
+    Bound, Connection, Drain, DrainOutcome, Limits, RequestBody, Server, Tls, bind, concerns_one_connection,
+};
+use crate::config::TlsConfig;
 use crate::mapped::MappedFile;
 
 type TestBody = BoxBody<Bytes, std::io::Error>;
@@ -394,6 +397,70 @@ async fn a_client_that_does_not_read_is_cut() {
     ask(&mut next, "/").await;
     assert!(head(&mut next).await.starts_with("HTTP/1.1 200 OK"));
     assert!(rest(&mut stuck).await.len() < 1 << 30);
+}
+
+/// Has `bound` speak TLS, and gives a client that trusts it.
+fn secured(bound: Bound) -> (Bound, tokio_rustls::TlsConnector) {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::load(TlsConfig::of_pair(certificate, key)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pair.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (bound.secured(tls.acceptor()), Arc::new(config).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tls_client_that_does_not_read_is_cut() {
+    let limits = Limits {
+        max_connections: 1,
+        ..Limits::default()
+    };
+    let (bound, client) = secured(bind(([127, 0, 0, 1], 0).into()).unwrap());
+    let address = bound.local_addr();
+    let server = Server::new(limits, Drain::new());
+    let make = |connection: Connection| {
+        assert!(!connection.takes_mapped(Version::HTTP_11));
+        service_fn(|request: Request<RequestBody>| async move {
+            let piece = Bytes::from_static(&[7; 1 << 16]);
+            let response = match request.uri().path() {
+                "/" => full("hello"),
+                _ => streamed(1 << 30, std::iter::repeat_n(piece, 1 << 14).map(Ok).collect()),
+            };
+            Ok::<_, Infallible>(response)
+        })
+    };
+    tokio::spawn(async move { server.serve(bound, make).await });
+    let connect = async || {
+        let stream = TcpStream::connect(address).await.unwrap();
+        client
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap()
+    };
+    let mut stuck = connect().await;
+    stuck
+        .write_all(b"GET /endless HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(stuck.read_u8().await.unwrap(), b'H');
+    // There is one place, and it becomes free although the client is still there.
+    let mut next = connect().await;
+    let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    next.write_all(request).await.unwrap();
+    let mut got = Vec::new();
+    next.read_to_end(&mut got).await.unwrap();
+    assert!(got.ends_with(b"hello"));
+    let mut rest = Vec::new();
+    assert!(stuck.read_to_end(&mut rest).await.is_err() && rest.len() < 1 << 30);
 }
 
 /// Reads a body to its end, and answers with how it ended.
