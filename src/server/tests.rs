@@ -430,7 +430,7 @@ async fn a_tls_client_that_does_not_read_is_cut() {
     let make = |connection: Connection| {
         assert!(!connection.takes_mapped(Version::HTTP_11));
         service_fn(|request: Request<RequestBody>| async move {
-            let piece = Bytes::from_static(&[7; 1 << 16]);
+            let piece = Bytes::from(vec![7; 1 << 16]);
             let response = match request.uri().path() {
                 "/" => full("hello"),
                 _ => streamed(1 << 30, std::iter::repeat_n(piece, 1 << 14).map(Ok).collect()),

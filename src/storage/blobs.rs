@@ -101,7 +101,7 @@ impl Blobs {
         match found {
             None => Ok(None),
             Some(Some(blob)) => {
-                self.open.insert(*digest, Slot::new(blob.clone()));
+                self.open.insert(*digest, Slot::new(&blob));
                 Ok(Some(blob))
             }
             Some(None) => {

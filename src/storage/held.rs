@@ -89,7 +89,7 @@ impl Drop for StoredBlob {
 pub(super) struct Slot(Mutex<Option<Arc<StoredBlob>>>);
 
 impl Slot {
-    pub(super) fn new(blob: Arc<StoredBlob>) -> Arc<Self> {
+    pub(super) fn new(blob: &Arc<StoredBlob>) -> Arc<Self> {
         blob.kept.fetch_add(1, Ordering::AcqRel);
         let slot = Arc::new(Self(Mutex::new(Some(blob.clone()))));
         let mut slots = blob.slots.lock().unwrap_or_else(PoisonError::into_inner);
