@@ -6,9 +6,8 @@
 //! |---|---|---|
 //! | 10 | `cli`, `app` | subcommands; from a configuration to a running daemon |
 //! | 7 | `api` | the HTTP front: routes, answers, errors |
-//! | 6 | `preserve` | what must still be here tomorrow: drills, bundles |
 //! | 6 | `registry` | the one door to content: which repository a client means |
-//! | 6 | `preserve` | what must still be there tomorrow: warm lists, pins |
+//! | 6 | `preserve` | what must still be here tomorrow: warm lists, pins, drills, bundles |
 //! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
 //! | 4 | `repository` | what a repository holds: links, manifests, tags |
 //! | 3 | `upstream` | the client of other registries |
