@@ -18,7 +18,14 @@ pub(super) const SERVER: &[&str] = &[
 /// Keys of `[server.tls]`.
 pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file", "client_auth"];
 /// Keys of `[storage]`.
-pub(super) const STORAGE: &[&str] = &["data_dir", "max_size", "min_free", "scrub_rate", "scrub_interval"];
+pub(super) const STORAGE: &[&str] = &[
+    "data_dir",
+    "max_size",
+    "hosted_max_size",
+    "min_free",
+    "scrub_rate",
+    "scrub_interval",
+];
 /// Keys of `[cache]`.
 pub(super) const CACHE: &[&str] = &[
     "mirror",

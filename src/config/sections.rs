@@ -53,6 +53,8 @@ pub struct StorageConfig {
     pub data_dir: PathBuf,
     /// The hard cap on what cached blobs, manifests and partial files take up, in bytes.
     pub max_size: Option<u64>,
+    /// The hard cap on what hosted repositories and uploads take up, in bytes.
+    pub hosted_max_size: Option<u64>,
     /// What is left free on the disk, in bytes.
     pub min_free: u64,
     /// Start although many blobs have lost their files: `serve --accept-loss`, no key.
@@ -69,6 +71,7 @@ impl StorageConfig {
         Self {
             data_dir,
             max_size: None,
+            hosted_max_size: None,
             min_free: 0,
             accept_loss: false,
             scrub_rate: 0,
@@ -192,6 +195,7 @@ impl StorageConfig {
             size if size < LEAST_SIZE => Err("must be at least \"16MiB\"".to_owned()),
             size => Ok(size),
         });
+        let hosted_max_size = reader.take("hosted_max_size", Entry::bytes);
         let min_free = reader.take("min_free", Entry::bytes).unwrap_or(1 << 30);
         let scrub_rate = reader.take("scrub_rate", Entry::bytes).unwrap_or(20 << 20);
         let scrub_interval = reader
@@ -201,6 +205,7 @@ impl StorageConfig {
         Self {
             data_dir: data_dir.unwrap_or_else(default_data_dir),
             max_size,
+            hosted_max_size,
             min_free,
             accept_loss: false,
             scrub_rate,

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::hasher::Hasher;
 use super::index::{BlobRow, Change, Index};
 use super::layout::Layout;
-use super::space::allocated;
+use super::space::{Account, allocated};
 
 /// Bytes hashed at a time.
 const PIECE: u64 = 1024 * 1024;
@@ -167,7 +167,7 @@ impl Blobs {
             let layout = self.yard.layout.clone();
             let size = blocking(move || adoptable(&layout.blob(&digest), &digest)).await?;
             if let Some(size) = size {
-                self.yard.space.adopt(allocated(size)).keep();
+                self.yard.space.adopt(Account::Cached, allocated(size)).keep();
                 let row = BlobRow {
                     size,
                     stored_at: Timestamp::now(),

@@ -17,9 +17,10 @@ use super::ingest::{Ingest, Yard};
 use super::layout::Layout;
 use super::partial::{Interrupted, Partials};
 use super::quarantine::Quarantine;
-use super::space::{Space, allocated};
+use super::space::{Account, Space, allocated};
 use super::steps;
 use super::through::Refetch;
+use super::uploads::Upload;
 
 /// Blobs kept open at a time: each costs a descriptor and a mapping.
 const MOST_OPEN: u64 = 1024;
@@ -161,30 +162,86 @@ impl Blobs {
             stored_at: Timestamp::now(),
         };
         steps::before("publish: commit");
-        if let Err(error) = self.index.commit(vec![Change::put_blob(digest, &row)]).await {
-            let wanted = *digest;
-            match self.index.read(move |index| index.blob(&wanted)).await {
-                // It is there after all.
-                Ok(Some(_)) => {}
-                // The disk may be full: then the file, too, is in the way.
-                Ok(None) => {
-                    let path = self.yard.layout.blob(digest);
-                    let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path)));
-                    if removed.await.is_ok() {
-                        let room = self.yard.space.reclaim(allocated(size));
-                        if let Some(stored) = stored {
-                            stored.give_back(room);
-                        }
-                    }
-                    return Err(error);
-                }
-                // Nobody knows: the next start looks.
-                Err(_) => return Err(error),
-            }
+        if let Err(error) = self.index.commit(vec![Change::put_blob(digest, &row)]).await
+            && !self
+                .is_there_after_all(digest, size, stored.as_deref(), Account::Cached)
+                .await
+        {
+            return Err(error);
         }
         steps::before("publish: release");
         self.quarantine.release(digest);
         Ok(())
+    }
+
+    /// Makes an upload the blob `digest` of a hosted repository, durable and known, in law 3's order: its link is `links`'s.
+    /// What is here already is only linked.
+    ///
+    /// # Errors
+    /// `WrongDigest`, when the upload is something else: it goes on.
+    pub async fn publish_upload(
+        &self,
+        mut upload: Upload,
+        digest: &Digest,
+        link: Change,
+    ) -> Result<u64, Error> {
+        let _claim = self.claims.claim(digest).await;
+        let (size, wanted) = (upload.size(), *digest);
+        let here = self.index.read(move |index| index.blob(&wanted)).await?;
+        if here.is_some() {
+            blocking(move || upload.confirm(&wanted).map(|()| upload.cancel())).await?;
+            self.index.commit(vec![link]).await?;
+            return Ok(size);
+        }
+        let file = blocking(move || upload.place(&wanted)).await?;
+        self.forget_opened(digest);
+        let stored = self.held.put(digest, file, size);
+        let row = BlobRow {
+            size,
+            stored_at: Timestamp::now(),
+        };
+        steps::before("publish: commit");
+        let committed = self
+            .index
+            .commit(vec![link, Change::put_uploaded(digest, &row)])
+            .await;
+        if let Err(error) = committed
+            && !self
+                .is_there_after_all(digest, size, Some(&stored), Account::Hosted)
+                .await
+        {
+            return Err(error);
+        }
+        steps::before("publish: release");
+        self.quarantine.release(digest);
+        Ok(size)
+    }
+
+    /// After a commit that failed: whether the row was written all the same. If it was not, the file goes.
+    async fn is_there_after_all(
+        &self,
+        digest: &Digest,
+        size: u64,
+        stored: Option<&StoredBlob>,
+        account: Account,
+    ) -> bool {
+        let wanted = *digest;
+        match self.index.read(move |index| index.blob(&wanted)).await {
+            Ok(Some(_)) => return true,
+            Ok(None) => {}
+            // Nobody knows: the next start looks.
+            Err(_) => return false,
+        }
+        // The disk may be full: then the file, too, is in the way.
+        let path = self.yard.layout.blob(digest);
+        let removed = blocking(move || fs::remove_file(&path).map_err(Error::at(&path))).await;
+        if removed.is_ok() {
+            let room = self.yard.space.reclaim(account, allocated(size));
+            if let Some(stored) = stored {
+                stored.give_back(room);
+            }
+        }
+        false
     }
 
     /// Removes a blob, in law 3's order: first the row, durably, then the file. Gives the room that becomes free, when
@@ -240,10 +297,15 @@ impl Blobs {
                     Fate::Unlinked => Vec::new(),
                     Fate::Quarantined | Fate::Lost => links(index, &wanted)?,
                 };
-                Ok(Some((row, links)))
+                let account = if index.is_hosted(&wanted)? {
+                    Account::Hosted
+                } else {
+                    Account::Cached
+                };
+                Ok(Some((row, links, account)))
             })
             .await?;
-        let Some((row, links)) = found else {
+        let Some((row, links, account)) = found else {
             return Ok(None);
         };
         if fate == Fate::Lost {
@@ -279,7 +341,7 @@ impl Blobs {
         })
         .await?;
         let bytes = allocated(row.size);
-        let room = self.yard.space.reclaim(bytes);
+        let room = self.yard.space.reclaim(account, bytes);
         if fate == Fate::Quarantined {
             self.quarantine.add(*digest, room);
         } else if let Some(blob) = opened {

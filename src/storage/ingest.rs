@@ -22,7 +22,7 @@ use super::growing::{Growing, Progress};
 use super::hasher::Hasher;
 use super::layout::{Layout, sync_folder};
 use super::partial::{self, Partial, Partials, Record};
-use super::space::{NoRoom, Reservation, Space, allocated};
+use super::space::{Account, NoRoom, Reservation, Space, allocated};
 use super::steps;
 use super::through::Refetch;
 use super::window::{Foothold, WINDOW, Window};
@@ -85,7 +85,8 @@ impl Ingest {
         repository: &str,
         refetch: Option<Arc<dyn Refetch>>,
     ) -> Result<Self, Error> {
-        let room = yard.space.reserve(size.unwrap_or(STEP)).map_err(Error::NoRoom)?;
+        let room = yard.space.reserve(Account::Cached, size.unwrap_or(STEP));
+        let room = room.map_err(Error::NoRoom)?;
         let path = yard.layout.partial(&digest);
         let file = File::options()
             .read(true)

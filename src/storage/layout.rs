@@ -94,6 +94,10 @@ impl Layout {
         self.root.join("partial")
     }
 
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
     }
@@ -187,6 +191,7 @@ impl Layout {
                 "lock",
                 "blobs",
                 "partial",
+                "uploads",
                 "quarantine",
                 "notes",
                 NEW_MARKER,
@@ -206,7 +211,7 @@ impl Layout {
             fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         sync_folder(&self.root.join("blobs"))?;
-        for folder in [self.partials(), self.quarantine(), self.notes()] {
+        for folder in [self.partials(), self.uploads(), self.quarantine(), self.notes()] {
             fs::create_dir_all(&folder).map_err(Error::at(&folder))?;
         }
         Ok(())

@@ -26,6 +26,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod through;
+mod uploads;
 mod window;
 
 use std::fs::File;
@@ -39,21 +40,23 @@ pub use growing::{Growing, NEAR, Want};
 pub use hasher::Hasher;
 pub use held::StoredBlob;
 pub use index::{
-    BlobRow, Change, Index, LinkRow, ManifestRow, Outline, PinName, PinRow, Proof, ReferrersRow, Removed,
-    TagRow, Totals, Unit, UnitKey, UnitKind, UseRow,
+    BlobRow, Change, HOSTED, Index, LinkRow, ManifestRow, Outline, PinName, PinRow, Proof, ReferrersRow,
+    Removed, TagRow, Totals, Unit, UnitKey, UnitKind, UseRow, is_hosted,
 };
 pub use ingest::Ingest;
 pub use notes::Notes;
 pub use partial::Interrupted;
 pub use reader::{BlobReader, ReadError};
 pub use rebuild::{Rebuilt, rebuild};
-pub use space::{NoRoom, Reservation, Space, Usage, allocated};
+pub use space::{Account, NoRoom, Reservation, Space, Usage, allocated};
 pub use tail::Tail;
 pub use through::{NextPiece, Pieces, Refetch};
+pub use uploads::{NotHad, Upload, UploadId, UploadState, Uploads};
 
 use layout::Layout;
 use partial::Partials;
 use quarantine::Quarantine;
+use space::Bounds;
 
 use crate::config::StorageConfig;
 
@@ -61,6 +64,8 @@ use crate::config::StorageConfig;
 pub struct Storage {
     /// Blob files.
     pub blobs: Blobs,
+    /// Upload sessions.
+    pub uploads: Uploads,
     /// Rows.
     pub index: Arc<Index>,
     notes: Notes,
@@ -82,15 +87,30 @@ impl Storage {
         if !config.accept_loss {
             audit::check_samples(&layout, &index)?;
         }
-        let space = Space::new(&layout, config.max_size, config.min_free);
+        let bounds = Bounds {
+            max_size: config.max_size,
+            hosted_max_size: config.hosted_max_size,
+            min_free: config.min_free,
+        };
+        let space = Space::new(&layout, bounds);
         // Blobs stay counted until they are removed.
-        space.adopt(index.totals()?.blob_bytes).keep();
+        let totals = index.totals()?;
+        let cached = totals.blob_bytes.saturating_sub(totals.hosted_bytes);
+        space.adopt(Account::Cached, cached).keep();
+        space.adopt(Account::Hosted, totals.hosted_bytes).keep();
+        let its = space.clone();
+        index.on_removed(move |removed| {
+            its.transfer(removed.hosted_bytes, Account::Hosted);
+            its.transfer(removed.unhosted_bytes, Account::Cached);
+        });
         let partials = Partials::recover(layout.clone(), &space)?;
         let quarantine = Quarantine::recover(layout.clone(), &space)?;
+        let uploads = Uploads::recover(layout.clone(), space.clone())?;
         let notes = Notes::new(&layout);
         let blobs = Blobs::new(layout, space, partials, quarantine, index.clone());
         Ok(Self {
             blobs,
+            uploads,
             index,
             notes,
             _lock: lock,

@@ -19,7 +19,7 @@ use super::error::Error;
 use super::extents::Extents;
 use super::hasher::Hasher;
 use super::layout::{Layout, digest_of};
-use super::space::{Reservation, Space};
+use super::space::{Account, Reservation, Space};
 
 /// What is in a partial file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ pub(super) fn remove(partial: &Path) {
     }
 }
 
-fn boot() -> &'static str {
+pub(super) fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -157,7 +157,7 @@ impl Partials {
                 Some((digest, record))
                     if record.extents.total() > 0 && record.extents.is_sound(Some(length)) =>
                 {
-                    let room = space.adopt(blocks);
+                    let room = space.adopt(Account::Cached, blocks);
                     known.insert(digest, Partial { record, room });
                 }
                 _ => remove(&path),

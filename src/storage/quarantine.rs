@@ -9,7 +9,7 @@ use crate::oci::Digest;
 
 use super::error::Error;
 use super::layout::{Layout, digest_of};
-use super::space::{Reservation, Space};
+use super::space::{Account, Reservation, Space};
 
 /// The files that are aside, with the room that they take.
 pub(super) struct Quarantine {
@@ -26,7 +26,7 @@ impl Quarantine {
             let entry = entry.map_err(Error::at(&folder))?;
             let blocks = entry.metadata().map_or(0, |file| file.blocks() * 512);
             if let Some(digest) = digest_of(&entry.path()) {
-                files.insert(digest, space.adopt(blocks));
+                files.insert(digest, space.adopt(Account::Cached, blocks));
             }
         }
         let files = Mutex::new(files);

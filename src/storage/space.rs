@@ -1,6 +1,8 @@
-//! Room on the disk: what `storage.max_size` and `storage.min_free` leave, reserved before bytes are accepted.
+//! Room on the disk: what `storage.max_size`, `storage.hosted_max_size` and `storage.min_free` leave, reserved before bytes
+//! are accepted.
 //!
-//! The cap holds for the allocated blocks of blobs and partial files. The index, which holds the manifests, counts with
+//! There are two accounts: what is cached and may be evicted, and what is hosted, with the uploads under way. A blob that
+//! hosted repositories and caches share is on the hosted one. The cap of the cached one holds for the allocated blocks of blobs and partial files. The index, which holds the manifests, counts with
 //! its files and one growth step, since nobody can tell when redb takes it.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -30,11 +32,24 @@ pub struct NoRoom {
     pub missing: u64,
 }
 
+/// On whose account room is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// What may be evicted.
+    Cached,
+    /// What hosted repositories hold, and uploads.
+    Hosted,
+}
+
 /// How full it is, in bytes.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Usage {
-    /// Blobs and partial files, allocated or reserved.
+    /// Cached blobs and partial files, allocated or reserved.
     pub used: u64,
+    /// Hosted blobs and uploads, allocated or reserved.
+    pub hosted: u64,
+    /// `storage.hosted_max_size`.
+    pub hosted_limit: Option<u64>,
     /// The index's files.
     pub index: u64,
     /// `storage.max_size`.
@@ -47,15 +62,43 @@ pub struct Usage {
 
 #[derive(Default)]
 struct State {
-    /// Blobs and partial files, and what is reserved for them.
+    /// Cached blobs and partial files, and what is reserved for them.
     used: u64,
+    /// The same of hosted ones and uploads.
+    hosted: u64,
     /// Reserved, and not yet taken from the disk's free space.
     promised: u64,
+}
+
+impl State {
+    fn of(&mut self, account: Account) -> &mut u64 {
+        match account {
+            Account::Cached => &mut self.used,
+            Account::Hosted => &mut self.hosted,
+        }
+    }
+
+    fn give_back(&mut self, account: Account, bytes: u64) {
+        let used = self.of(account);
+        *used = used.saturating_sub(bytes);
+    }
+}
+
+/// What the room of a data folder is bounded by, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bounds {
+    /// `storage.max_size`.
+    pub(super) max_size: Option<u64>,
+    /// `storage.hosted_max_size`.
+    pub(super) hosted_max_size: Option<u64>,
+    /// `storage.min_free`.
+    pub(super) min_free: u64,
 }
 
 /// The room of one data folder.
 pub struct Space {
     max_size: Option<u64>,
+    hosted_max_size: Option<u64>,
     min_free: u64,
     root: PathBuf,
     index: PathBuf,
@@ -66,10 +109,11 @@ pub struct Space {
 }
 
 impl Space {
-    pub(super) fn new(layout: &Layout, max_size: Option<u64>, min_free: u64) -> Arc<Self> {
+    pub(super) fn new(layout: &Layout, bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
-            max_size,
-            min_free,
+            max_size: bounds.max_size,
+            hosted_max_size: bounds.hosted_max_size,
+            min_free: bounds.min_free,
             root: layout.root().to_owned(),
             index: layout.index(),
             journal: layout.journal(),
@@ -113,58 +157,81 @@ impl Space {
     }
 
     /// Reserves room for a file of `size` bytes.
-    pub fn reserve(self: &Arc<Self>, size: u64) -> Result<Reservation, NoRoom> {
-        let mut reservation = Reservation {
-            space: self.clone(),
-            bytes: 0,
-            promised: 0,
-        };
+    pub fn reserve(self: &Arc<Self>, account: Account, size: u64) -> Result<Reservation, NoRoom> {
+        let mut reservation = self.reclaim(account, 0);
         reservation.grow(size)?;
         Ok(reservation)
     }
 
-    fn take(&self, bytes: u64) -> Result<(), NoRoom> {
-        let (limit, free) = (self.limit_for_blobs(), self.disk_free());
+    fn take(&self, account: Account, bytes: u64) -> Result<(), NoRoom> {
+        let limit = match account {
+            Account::Cached => self.limit_for_blobs(),
+            Account::Hosted => self.hosted_max_size,
+        };
+        let free = self.disk_free();
         let mut state = self.state();
         let over = |wanted: u64, room: u64| wanted.saturating_sub(room);
-        let wanted = state.used.saturating_add(bytes);
+        let wanted = state.of(account).saturating_add(bytes);
         let over_limit = limit.map_or(0, |limit| over(wanted, limit));
         let on_disk = bytes.saturating_add(state.promised).saturating_add(self.min_free);
         let missing = over_limit.max(over(on_disk, free));
         if missing > 0 {
-            let helps = missing <= state.used && limit.is_none_or(|limit| bytes <= limit);
+            let helps = match account {
+                Account::Cached => limit.is_none_or(|limit| bytes <= limit),
+                // Evictions make the disk emptier, not the account.
+                Account::Hosted => over_limit == 0,
+            };
             return Err(NoRoom {
-                missing: if helps { missing } else { 0 },
+                missing: if helps && missing <= state.used {
+                    missing
+                } else {
+                    0
+                },
             });
         }
-        state.used = wanted;
+        *state.of(account) = wanted;
         state.promised += bytes;
         Ok(())
     }
 
     /// Counts a file that is there already.
-    pub(super) fn adopt(self: &Arc<Self>, bytes: u64) -> Reservation {
-        self.state().used += bytes;
+    pub(super) fn adopt(self: &Arc<Self>, account: Account, bytes: u64) -> Reservation {
+        *self.state().of(account) += bytes;
+        self.reclaim(account, bytes)
+    }
+
+    /// A reservation over room that is counted already: dropping it gives the room back.
+    pub(super) fn reclaim(self: &Arc<Self>, account: Account, bytes: u64) -> Reservation {
         Reservation {
             space: self.clone(),
+            account,
             bytes,
             promised: 0,
         }
     }
 
-    /// A reservation over room that is counted already: dropping it gives the room back.
-    pub(super) fn reclaim(self: &Arc<Self>, bytes: u64) -> Reservation {
-        Reservation {
-            space: self.clone(),
-            bytes,
-            promised: 0,
-        }
+    /// Blobs of so many bytes have come from the one account to the other: what was cached is hosted, or what was hosted
+    /// is no longer. Never refused: the bytes are here in any case.
+    pub(super) fn transfer(&self, bytes: u64, to: Account) {
+        let from = match to {
+            Account::Cached => Account::Hosted,
+            Account::Hosted => Account::Cached,
+        };
+        let mut state = self.state();
+        state.give_back(from, bytes);
+        *state.of(to) += bytes;
     }
 
     /// How full it is.
     pub fn usage(&self) -> Usage {
+        let (used, hosted) = {
+            let state = self.state();
+            (state.used, state.hosted)
+        };
         Usage {
-            used: self.state().used,
+            used,
+            hosted,
+            hosted_limit: self.hosted_max_size,
             index: self.index_blocks(),
             limit: self.max_size,
             limit_for_blobs: self.limit_for_blobs(),
@@ -186,6 +253,7 @@ impl Space {
 /// Room that is spoken for. Dropped, it is given back.
 pub struct Reservation {
     space: Arc<Space>,
+    account: Account,
     bytes: u64,
     promised: u64,
 }
@@ -194,7 +262,7 @@ impl Reservation {
     /// Makes it enough for a file of `size` bytes.
     pub fn grow(&mut self, size: u64) -> Result<(), NoRoom> {
         let more = allocated(size).saturating_sub(self.bytes);
-        self.space.take(more)?;
+        self.space.take(self.account, more)?;
         self.bytes += more;
         self.promised += more;
         Ok(())
@@ -214,7 +282,7 @@ impl Reservation {
         self.bytes -= rest;
         self.promised -= promised;
         let mut state = self.space.state();
-        state.used = state.used.saturating_sub(rest);
+        state.give_back(self.account, rest);
         state.promised = state.promised.saturating_sub(promised);
     }
 
@@ -233,7 +301,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.space.state();
-        state.used = state.used.saturating_sub(self.bytes);
+        state.give_back(self.account, self.bytes);
         state.promised = state.promised.saturating_sub(self.promised);
     }
 }
@@ -244,19 +312,30 @@ mod tests {
 
     fn space(max_size: Option<u64>) -> (tempfile::TempDir, Arc<Space>) {
         let root = tempfile::tempdir().unwrap();
-        let space = Space::new(&Layout::new(root.path()), max_size, 0);
+        let bounds = Bounds {
+            max_size,
+            hosted_max_size: Some(20 * BLOCK),
+            min_free: 0,
+        };
+        let space = Space::new(&Layout::new(root.path()), bounds);
         (root, space)
     }
 
     #[test]
     fn the_cap_holds_and_what_is_dropped_comes_back() {
         let (_root, space) = space(Some(LEAST_STEP + 10 * BLOCK));
-        let five = space.reserve(5 * BLOCK - 1).unwrap();
+        let five = space.reserve(Account::Cached, 5 * BLOCK - 1).unwrap();
         assert_eq!(five.bytes(), 5 * BLOCK);
-        let missing = |size| space.reserve(size).map(drop).unwrap_err().missing;
+        let missing = |size| {
+            space
+                .reserve(Account::Cached, size)
+                .map(drop)
+                .unwrap_err()
+                .missing
+        };
         assert_eq!(missing(6 * BLOCK), BLOCK);
         assert_eq!(missing(11 * BLOCK), 0, "nothing that could go makes room for it");
-        let mut other = space.reserve(BLOCK).unwrap();
+        let mut other = space.reserve(Account::Cached, BLOCK).unwrap();
         other.grow(5 * BLOCK).unwrap();
         assert_eq!(other.grow(6 * BLOCK), Err(NoRoom { missing: BLOCK }));
         drop(five);
@@ -266,7 +345,7 @@ mod tests {
         other.keep();
         assert_eq!(space.usage().used, 2 * BLOCK);
         assert_eq!(space.excess(10), BLOCK);
-        drop(space.reclaim(2 * BLOCK));
+        drop(space.reclaim(Account::Cached, 2 * BLOCK));
         assert_eq!((space.usage().used, space.excess(0)), (0, 0));
     }
 
@@ -275,11 +354,42 @@ mod tests {
         let (_root, open) = space(None);
         let free = open.disk_free();
         let root = tempfile::tempdir().unwrap();
-        let space = Space::new(&Layout::new(root.path()), None, free / 2);
-        assert_eq!(space.reserve(free).map(drop), Err(NoRoom { missing: 0 }));
-        let held = space.reserve(free / 4).unwrap();
-        assert!(space.reserve(free / 3).is_err());
+        let bounds = Bounds {
+            min_free: free / 2,
+            ..Bounds::default()
+        };
+        let space = Space::new(&Layout::new(root.path()), bounds);
+        assert_eq!(
+            space.reserve(Account::Cached, free).map(drop),
+            Err(NoRoom { missing: 0 })
+        );
+        let held = space.reserve(Account::Cached, free / 4).unwrap();
+        assert!(space.reserve(Account::Cached, free / 3).is_err());
         drop(held);
-        assert!(space.reserve(free / 3).is_ok());
+        assert!(space.reserve(Account::Cached, free / 3).is_ok());
+    }
+
+    #[test]
+    fn what_is_hosted_has_a_cap_of_its_own_and_what_is_shared_counts_there() {
+        let (_root, space) = space(Some(LEAST_STEP + 10 * BLOCK));
+        let cached = space.reserve(Account::Cached, 8 * BLOCK).unwrap();
+        let upload = space.reserve(Account::Hosted, 15 * BLOCK).unwrap();
+        // No eviction makes room on the hosted account.
+        let refused = space.reserve(Account::Hosted, 6 * BLOCK).map(drop);
+        assert_eq!(refused, Err(NoRoom { missing: 0 }));
+        cached.keep();
+        upload.keep();
+        space.transfer(8 * BLOCK, Account::Hosted);
+        let usage = space.usage();
+        assert_eq!(
+            (usage.used, usage.hosted),
+            (0, 23 * BLOCK),
+            "more than the cap: it was here"
+        );
+        assert!(space.reserve(Account::Cached, 10 * BLOCK).is_ok());
+        space.transfer(8 * BLOCK, Account::Cached);
+        drop(space.reclaim(Account::Hosted, 15 * BLOCK));
+        let usage = space.usage();
+        assert_eq!((usage.used, usage.hosted), (8 * BLOCK, 0));
     }
 }

@@ -80,8 +80,11 @@ fn every_kind_of_fault() {
         ),
         (
             "[storage]\nhosted_max_size = \"1GiB\"",
+        ),
+        (
+            "[storage]\nhosted_max_size = 100",
             "storage.hosted_max_size",
-            "unknown key",
+            "lacks a unit",
         ),
         (
             "[storage]\nmax_size = 100",

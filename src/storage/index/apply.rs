@@ -14,7 +14,8 @@ use crate::storage::journal::{Entry, Kept};
 
 use super::change::{Action, Outline, Removed};
 use super::keys::{
-    content_key, digests_key, order_key, split_digests, split_tag, tag_key, use_key, with_digest,
+    HOSTED, content_key, digests_key, is_hosted, order_key, split_digests, split_tag, tag_key, use_key,
+    with_digest,
 };
 use super::records::{BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated};
 use super::rows::Rows;
@@ -22,6 +23,7 @@ use super::tables::{
     BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, UNITS,
     USES,
 };
+use super::upgrade::outline_of;
 
 /// The name of the totals in `meta.v1`.
 pub(super) const TOTALS: &str = "index.totals";
@@ -109,7 +111,9 @@ impl<'t> Applier<'t> {
 
     pub(super) fn apply(&mut self, action: &Action) -> Result<(), Error> {
         match action {
-            Action::PutBlob(digest, row) => self.put_blob(digest, row),
+            Action::PutBlob(digest, row) => self.put_blob(digest, row, false),
+            Action::PutUploaded(digest, row) => self.put_blob(digest, row, true),
+            Action::RemoveHosted(repository, digest) => self.remove_hosted(repository, digest),
             Action::RemoveBlob(digest) => self.remove_blob(digest),
             Action::PutManifest(digest, row, outline, at) => self.put_manifest(digest, row, outline, *at),
             Action::RemoveManifest(digest) => self.remove_manifest(digest),
@@ -148,16 +152,39 @@ impl<'t> Applier<'t> {
         self.meta.put(name.as_bytes(), value)
     }
 
-    fn put_blob(&mut self, digest: &Digest, row: &BlobRow) -> Result<(), Error> {
-        self.uncount_blob(digest)?;
+    fn put_blob(&mut self, digest: &Digest, row: &BlobRow, uploaded: bool) -> Result<(), Error> {
+        let new = !self.uncount_blob(digest)?;
         self.blobs.put(&digest.to_key(), &row.encode())?;
-        self.derive_blob(digest, row)
+        self.derive_blob(digest, row)?;
+        if new && uploaded != self.is_hosted(digest)? {
+            self.turned(row, !uploaded);
+        }
+        Ok(())
+    }
+
+    /// Whether a hosted repository may serve it: then it is nothing that could be evicted.
+    fn is_hosted(&self, digest: &Digest) -> Result<bool, Error> {
+        self.holders.has_prefix(&with_digest(digest, HOSTED.as_bytes()))
+    }
+
+    /// A blob has come from one account to the other.
+    fn turned(&mut self, row: &BlobRow, hosted: bool) {
+        let bytes = allocated(row.size);
+        if hosted {
+            self.removed.hosted_bytes += bytes;
+        } else {
+            self.removed.unhosted_bytes += bytes;
+        }
     }
 
     /// Counts a blob that is in its table, and makes it a unit unless a manifest needs it.
     pub(super) fn derive_blob(&mut self, digest: &Digest, row: &BlobRow) -> Result<(), Error> {
         self.totals.blobs += 1;
         self.totals.blob_bytes += allocated(row.size);
+        if self.is_hosted(digest)? {
+            self.totals.hosted_blobs += 1;
+            self.totals.hosted_bytes += allocated(row.size);
+        }
         let needed = self.needs.has_prefix(&digest.to_key())?;
         if !needed {
             self.make_loose(digest, row, row.stored_at, 0)?;
@@ -171,6 +198,10 @@ impl<'t> Applier<'t> {
         };
         self.totals.blobs = self.totals.blobs.saturating_sub(1);
         self.totals.blob_bytes = self.totals.blob_bytes.saturating_sub(allocated(old.size));
+        if self.is_hosted(digest)? {
+            self.totals.hosted_blobs = self.totals.hosted_blobs.saturating_sub(1);
+            self.totals.hosted_bytes = self.totals.hosted_bytes.saturating_sub(allocated(old.size));
+        }
         Ok(true)
     }
 
@@ -331,7 +362,9 @@ impl<'t> Applier<'t> {
         }
         match self.blobs.get::<BlobRow>(&key)? {
             Some(row) if !self.manifests.has(&key)? => {
-                self.removed.loose.push(*digest);
+                if !self.is_hosted(digest)? {
+                    self.removed.loose.push(*digest);
+                }
                 self.make_loose(digest, &row, used, class)
             }
             _ => self.forget_links(digest),
@@ -346,7 +379,9 @@ impl<'t> Applier<'t> {
             return Ok(());
         }
         for repository in self.holders.suffixes(&key)? {
+            // What was pushed here is not to be had again: that it was here is not forgotten.
             if let Ok(repository) = std::str::from_utf8(&repository)
+                && !is_hosted(repository)
                 && self.remove_link(repository, digest)?
             {
                 self.removed.links.push((repository.to_owned(), *digest));
@@ -393,8 +428,18 @@ impl<'t> Applier<'t> {
     }
 
     fn put_link(&mut self, repository: &str, digest: &Digest, row: &LinkRow) -> Result<(), Error> {
+        let turns = is_hosted(repository) && !self.is_hosted(digest)?;
         self.links.put(&content_key(repository, digest), &row.encode())?;
-        self.derive_link(repository, digest)
+        self.derive_link(repository, digest)?;
+        if turns {
+            self.remove_unit(digest)?;
+            if let Some(row) = self.blobs.get::<BlobRow>(&digest.to_key())? {
+                self.totals.hosted_blobs += 1;
+                self.totals.hosted_bytes += allocated(row.size);
+                self.turned(&row, true);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn derive_link(&mut self, repository: &str, digest: &Digest) -> Result<(), Error> {
@@ -402,8 +447,56 @@ impl<'t> Applier<'t> {
     }
 
     fn remove_link(&mut self, repository: &str, digest: &Digest) -> Result<bool, Error> {
-        self.holders.remove(&with_digest(digest, repository.as_bytes()))?;
+        let was_held = self.holders.remove(&with_digest(digest, repository.as_bytes()))?;
+        if was_held && is_hosted(repository) && !self.is_hosted(digest)? {
+            self.unhost(digest)?;
+        }
         self.links.remove(&content_key(repository, digest))
+    }
+
+    /// No hosted repository holds it any more: like all that is cached it may be evicted.
+    fn unhost(&mut self, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        let now = Timestamp::now();
+        if let Some(row) = self.blobs.get::<BlobRow>(&key)? {
+            self.totals.hosted_blobs = self.totals.hosted_blobs.saturating_sub(1);
+            self.totals.hosted_bytes = self.totals.hosted_bytes.saturating_sub(allocated(row.size));
+            self.turned(&row, false);
+            if !self.needs.has_prefix(&key)? {
+                self.make_loose(digest, &row, now, 0)?;
+            }
+        }
+        if let Some(row) = self.manifests.get::<ManifestRow>(&key)? {
+            let outline = outline_of(&row);
+            let unit = UnitRow {
+                kind: outline.kind,
+                last_used: now,
+                bytes: outline.bytes,
+                class: outline.class,
+            };
+            self.put_unit(digest, &unit)?;
+        }
+        Ok(())
+    }
+
+    fn remove_hosted(&mut self, repository: &str, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        for tag in self
+            .tagged
+            .suffixes(&with_digest(digest, &tag_key(repository, "")))?
+        {
+            let tag = [&tag_key(repository, "")[..], &tag].concat();
+            if self.remove_tag(&tag)? {
+                self.removed.tags.extend(split_tag(&tag));
+            }
+        }
+        if self.remove_link(repository, digest)? {
+            self.removed.links.push((repository.to_owned(), *digest));
+        }
+        if self.holders.has_prefix(&key)? {
+            return Ok(());
+        }
+        self.remove_manifest(digest)
     }
 
     fn unit(&self, digest: &Digest) -> Result<Option<UnitRow>, Error> {
@@ -412,6 +505,9 @@ impl<'t> Applier<'t> {
 
     fn put_unit(&mut self, digest: &Digest, unit: &UnitRow) -> Result<(), Error> {
         self.remove_unit(digest)?;
+        if self.is_hosted(digest)? {
+            return Ok(());
+        }
         let unit = UnitRow {
             class: unit.class.min(CLASSES - 1),
             ..unit.clone()

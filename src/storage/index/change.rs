@@ -60,6 +60,8 @@ pub(super) enum Action {
     RemoveTag(String, Tag),
     PutLink(String, Digest, LinkRow),
     RemoveLink(String, Digest),
+    PutUploaded(Digest, BlobRow),
+    RemoveHosted(String, Digest),
     PutReferrers(String, Digest, ReferrersRow),
     RemoveReferrers(String, Digest),
     Touch(Digest, Timestamp),
@@ -78,6 +80,18 @@ impl Change {
     /// A blob's file is in place. Without a manifest here that needs it, it is a unit of its own.
     pub fn put_blob(digest: &Digest, row: &BlobRow) -> Self {
         Self(Action::PutBlob(*digest, row.clone()))
+    }
+
+    /// As [`Change::put_blob`], for one whose room is on the hosted account already: its link comes before this, in the same
+    /// submission.
+    pub fn put_uploaded(digest: &Digest, row: &BlobRow) -> Self {
+        Self(Action::PutUploaded(*digest, row.clone()))
+    }
+
+    /// A hosted repository no longer holds a manifest: its tags there go, and the manifest itself when no other repository
+    /// holds it.
+    pub fn remove_hosted(repository: &str, digest: &Digest) -> Self {
+        Self(Action::RemoveHosted(repository.to_owned(), *digest))
     }
 
     /// A blob's file is to go, or is not there. Its links go with it, unless a manifest that is here still names it.
@@ -208,11 +222,19 @@ pub struct Removed {
     pub loose: Vec<Digest>,
     /// Indexes that have no child here any more.
     pub childless: Vec<Digest>,
+    /// Bytes of cached blobs that are hosted now, in blocks.
+    pub hosted_bytes: u64,
+    /// Bytes of blobs that were hosted, and are no longer.
+    pub unhosted_bytes: u64,
 }
 
 impl Removed {
     /// Whether memory has nothing to forget.
     pub fn is_empty(&self) -> bool {
-        self.manifests.is_empty() && self.links.is_empty() && self.tags.is_empty()
+        self.manifests.is_empty()
+            && self.links.is_empty()
+            && self.tags.is_empty()
+            && self.hosted_bytes == 0
+            && self.unhosted_bytes == 0
     }
 }

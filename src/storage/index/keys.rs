@@ -7,6 +7,14 @@ use crate::oci::{Digest, Reference, Tag};
 
 use super::records::UnitKey;
 
+/// What the keys of hosted repositories begin with. No upstream's prefix and no name has a colon.
+pub const HOSTED: &str = "hosted:";
+
+/// Whether a repository is hosted, by its key.
+pub fn is_hosted(repository: &str) -> bool {
+    repository.starts_with(HOSTED)
+}
+
 /// `repository NUL tag`: NUL occurs in no name, so one repository's tags are one range.
 pub(super) fn tag_key(repository: &str, tag: &str) -> Vec<u8> {
     [repository.as_bytes(), b"\0", tag.as_bytes()].concat()

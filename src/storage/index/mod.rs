@@ -27,6 +27,7 @@ use std::sync::Arc;
 use redb::ReadTransaction;
 
 pub use change::{Change, Outline, Removed};
+pub use keys::{HOSTED, is_hosted};
 pub use records::{
     BlobRow, LinkRow, ManifestRow, PinName, PinRow, Proof, ReferrersRow, TagRow, Totals, Unit, UnitKey,
     UnitKind, UseRow,

@@ -10,7 +10,8 @@ use crate::storage::error::Error;
 use super::Index;
 use super::apply::TOTALS;
 use super::keys::{
-    content_key, order_key, split_digests, split_order, split_tag, split_use, tag_key, use_key,
+    HOSTED, content_key, order_key, split_digests, split_order, split_tag, split_use, tag_key, use_key,
+    with_digest,
 };
 use super::records::{
     BlobRow, LinkRow, ManifestRow, PinRow, Record, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitRow,
@@ -139,6 +140,13 @@ impl Index {
     pub fn holders(&self, digest: &Digest, most: usize) -> Result<Vec<String>, Error> {
         let read = |repository: &[u8]| std::str::from_utf8(repository).ok().map(str::to_owned);
         self.suffixes(HOLDERS, &digest.to_key(), most, read)
+    }
+
+    /// Whether a hosted repository may serve it.
+    pub fn is_hosted(&self, digest: &Digest) -> Result<bool, Error> {
+        let key = with_digest(digest, HOSTED.as_bytes());
+        let held = self.suffixes(HOLDERS, &key, 1, |_| Some(()))?;
+        Ok(!held.is_empty())
     }
 
     /// The tags that point at a manifest, `most` at the most.

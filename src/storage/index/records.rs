@@ -70,6 +70,10 @@ pub enum Proof {
     Confirmed,
     /// It came with a bundle that an operator brought for this repository.
     Imported,
+    /// It was pushed to this repository, which is hosted.
+    Pushed,
+    /// A hosted repository mounted it from another one.
+    Mounted,
 }
 
 /// Content that a repository may serve.
@@ -251,6 +255,12 @@ pub struct Totals {
     pub blobs: u64,
     /// The blocks that their files take up, in bytes.
     pub blob_bytes: u64,
+    /// Of these, what a hosted repository may serve.
+    #[serde(default)]
+    pub hosted_blobs: u64,
+    /// The blocks that they take up, in bytes.
+    #[serde(default)]
+    pub hosted_bytes: u64,
     /// Manifests.
     pub manifests: u64,
     /// Their bytes, without the index's own needs.

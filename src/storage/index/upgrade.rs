@@ -65,7 +65,21 @@ fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
     }
     let mut applier = Applier::new(transaction)?;
     let mut rows = 0;
-    // Manifests first, so that a blob knows whether one needs it. When each was used last nobody wrote down.
+    // Links first: what a hosted repository holds is no unit of eviction.
+    pages(
+        &mut applier,
+        |applier, after| applier.tags.page(after, PAGE),
+        |applier, key, row: TagRow| applier.derive_tag(key, &row),
+    )?;
+    pages(
+        &mut applier,
+        |applier, after| applier.links.page(after, PAGE),
+        |applier, key, _: LinkRow| match split_content(key) {
+            Some((repository, digest)) => applier.derive_link(&repository, &digest),
+            None => Ok(()),
+        },
+    )?;
+    // Then manifests, so that a blob knows whether one needs it. When each was used last nobody wrote down.
     let now = Timestamp::now();
     pages(
         &mut applier,
@@ -87,19 +101,6 @@ fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
             };
             rows += 1;
             applier.derive_blob(&digest, &row)
-        },
-    )?;
-    pages(
-        &mut applier,
-        |applier, after| applier.tags.page(after, PAGE),
-        |applier, key, row: TagRow| applier.derive_tag(key, &row),
-    )?;
-    pages(
-        &mut applier,
-        |applier, after| applier.links.page(after, PAGE),
-        |applier, key, _: LinkRow| match split_content(key) {
-            Some((repository, digest)) => applier.derive_link(&repository, &digest),
-            None => Ok(()),
         },
     )?;
     if rows > 0 {

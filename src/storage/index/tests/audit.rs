@@ -6,7 +6,7 @@ use redb::{ReadTransaction, ReadableTable as _};
 
 use super::super::Index;
 use super::super::keys::{
-    digests_key, order_key, split_content, split_digests, split_tag, tag_key, with_digest,
+    digests_key, is_hosted, order_key, split_content, split_digests, split_tag, tag_key, with_digest,
 };
 use super::super::records::{
     BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated,
@@ -45,10 +45,21 @@ pub(crate) fn audit(index: &Index) {
 fn check(transaction: &ReadTransaction, totals: Totals) {
     let all = |table| all(transaction, table);
     let (blobs, manifests, outlines) = (all(BLOBS), all(MANIFESTS), all(OUTLINES));
+    let links = all(LINKS);
+    let linked = links.keys().map(|key| split_content(key).unwrap());
+    let hosted: BTreeSet<_> = linked
+        .filter(|(repository, _)| is_hosted(repository))
+        .map(|(_, digest)| digest.to_key())
+        .collect();
     let mut counted = Totals::default();
-    for row in blobs.values() {
+    for (key, row) in &blobs {
+        let bytes = allocated(BlobRow::decode(row).unwrap().size);
         counted.blobs += 1;
-        counted.blob_bytes += allocated(BlobRow::decode(row).unwrap().size);
+        counted.blob_bytes += bytes;
+        if hosted.contains(key) {
+            counted.hosted_blobs += 1;
+            counted.hosted_bytes += bytes;
+        }
     }
     for row in manifests.values() {
         counted.manifests += 1;
@@ -76,7 +87,8 @@ fn check(transaction: &ReadTransaction, totals: Totals) {
     assert_eq!(keys(&all(ORDER)), order, "order");
     let needed = |key: &[u8]| needs.iter().any(|need| need.starts_with(key));
     let loose = blobs.keys().filter(|key| !needed(key));
-    let expected: BTreeSet<_> = manifests.keys().chain(loose).cloned().collect();
+    let victims = manifests.keys().chain(loose).filter(|key| !hosted.contains(*key));
+    let expected: BTreeSet<_> = victims.cloned().collect();
     assert_eq!(keys(&units), expected, "units");
 
     let mut tagged = BTreeSet::new();
@@ -89,7 +101,7 @@ fn check(transaction: &ReadTransaction, totals: Totals) {
     assert_eq!(keys(&all(TAGGED)), tagged, "tagged");
 
     let mut holders = BTreeSet::new();
-    for (key, row) in &all(LINKS) {
+    for (key, row) in &links {
         let (repository, digest) = split_content(key).unwrap();
         assert!(LinkRow::decode(row).is_some());
         holders.insert(with_digest(&digest, repository.as_bytes()));

@@ -155,6 +155,7 @@ async fn totals_are_exact_when_rows_are_replaced_and_removed() {
         blob_bytes: 8192,
         manifests: 1,
         manifest_bytes: 3,
+        ..Totals::default()
     };
     assert_eq!(scene.index.totals().unwrap(), totals);
     let scene = scene.reopen(false);

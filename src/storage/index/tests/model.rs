@@ -16,9 +16,20 @@ enum Step {
     RemoveTag(u8, u8),
     PutLink(u8, u8),
     RemoveLink(u8, u8),
+    RemoveHosted(u8),
     Touch(u8, u64),
     Classify(u8, u8),
 }
+
+/// The last one is hosted.
+fn repository(number: u8) -> String {
+    match number {
+        HOSTED_ONE => format!("{HOSTED}app"),
+        other => other.to_string(),
+    }
+}
+
+const HOSTED_ONE: u8 = 2;
 
 fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
     // Few of each, so that they meet. Manifests and blobs share some digests on purpose.
@@ -35,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
         1 => (place.clone(), place.clone()).prop_map(|(r, t)| Step::RemoveTag(r, t)),
         3 => (place.clone(), 0..10_u8).prop_map(|(r, c)| Step::PutLink(r, c)),
         1 => (place, 0..10_u8).prop_map(|(r, c)| Step::RemoveLink(r, c)),
+        2 => (5..10_u8).prop_map(Step::RemoveHosted),
         2 => (0..10_u8, time).prop_map(|(c, at)| Step::Touch(c, at)),
         1 => (0..10_u8, 0..20_u8).prop_map(|(c, class)| Step::Classify(c, class)),
     ];
@@ -61,8 +73,19 @@ impl Model {
     fn forget_links(&mut self, content: u8) {
         let here = self.blobs.contains_key(&content) || self.manifests.contains_key(&content);
         if !here && !self.needed(content) {
-            self.links.retain(|(_, linked)| *linked != content);
+            self.links
+                .retain(|(repository, linked)| *linked != content || *repository == HOSTED_ONE);
         }
+    }
+
+    fn remove_manifest(&mut self, manifest: u8) {
+        let needs = self.manifests.remove(&manifest).unwrap_or_default();
+        self.tags.retain(|_, pointed| *pointed != manifest);
+        for content in needs {
+            self.forget_links(content);
+        }
+        self.forget_links(manifest);
+        self.used.remove(&manifest);
     }
 
     fn step(&mut self, step: &Step) -> Change {
@@ -91,30 +114,33 @@ impl Model {
                 )
             }
             Step::RemoveManifest(m) => {
-                let needs = self.manifests.remove(m).unwrap_or_default();
-                self.tags.retain(|_, pointed| pointed != m);
-                for content in needs {
-                    self.forget_links(content);
-                }
-                self.forget_links(*m);
-                self.used.remove(m);
+                self.remove_manifest(*m);
                 Change::remove_manifest(&digest(*m))
+            }
+            Step::RemoveHosted(m) => {
+                self.tags
+                    .retain(|(r, _), pointed| *r != HOSTED_ONE || pointed != m);
+                self.links.remove(&(HOSTED_ONE, *m));
+                if !self.links.iter().any(|(_, linked)| linked == m) {
+                    self.remove_manifest(*m);
+                }
+                Change::remove_hosted(&repository(HOSTED_ONE), &digest(*m))
             }
             Step::PutTag(r, t, m) => {
                 self.tags.insert((*r, *t), *m);
-                Change::put_tag(&r.to_string(), &tag(&t.to_string()), &tag_row(*m))
+                Change::put_tag(&repository(*r), &tag(&t.to_string()), &tag_row(*m))
             }
             Step::RemoveTag(r, t) => {
                 self.tags.remove(&(*r, *t));
-                Change::remove_tag(&r.to_string(), &tag(&t.to_string()))
+                Change::remove_tag(&repository(*r), &tag(&t.to_string()))
             }
             Step::PutLink(r, c) => {
                 self.links.insert((*r, *c));
-                Change::put_link(&r.to_string(), &digest(*c), &link(1))
+                Change::put_link(&repository(*r), &digest(*c), &link(1))
             }
             Step::RemoveLink(r, c) => {
                 self.links.remove(&(*r, *c));
-                Change::remove_link(&r.to_string(), &digest(*c))
+                Change::remove_link(&repository(*r), &digest(*c))
             }
             Step::Touch(c, at) => {
                 if self.manifests.contains_key(c) {
@@ -142,12 +168,16 @@ impl Model {
                 .map(|&byte| digest(byte))
                 .collect();
             assert_eq!(index.needs(found).unwrap(), needs);
-            let unit = index.unit(found).unwrap().unwrap();
+            let is_hosted = self.links.contains(&(HOSTED_ONE, found.hash()[0]));
+            assert_eq!(index.is_hosted(found).unwrap(), is_hosted);
+            let unit = index.unit(found).unwrap();
+            assert_eq!(unit.is_none(), is_hosted, "{unit:?}");
+            let Some(unit) = unit else { continue };
             assert!(unit.key.last_used.0 >= self.used[&found.hash()[0]], "{unit:?}");
         }
         assert_eq!(found.len(), self.manifests.len());
         for repository in 0..3_u8 {
-            let name = repository.to_string();
+            let name = self::repository(repository);
             for name_of_tag in 0..3_u8 {
                 let found = index.tag(&name, &tag(&name_of_tag.to_string())).unwrap();
                 let expected = self.tags.get(&(repository, name_of_tag));
