@@ -9,16 +9,17 @@
 //! | 6 | `registry` | the one door to content: which repository a client means |
 //! | 6 | `preserve` | what must still be here tomorrow: warm lists, pins, drills, bundles |
 //! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
-//! | 4 | `repository` | what a repository holds: links, manifests, tags |
+//! | 4 | `repository` | what a repository holds: links, manifests, tags; and what is hosted |
 //! | 3 | `upstream` | the client of other registries |
 //! | 3 | `storage` | bytes and index on disk |
 //! | 3 | `server` | sockets |
 //! | 2 | `config` | plain, validated data |
-//! | 1 | `oci`, `telemetry`, `clock`, `collapse`, `job`, `transfer`, `mapped` | words, metrics and logs, time, single-flight, long work, streams, sendfile |
+//! | 1 | `oci`, `telemetry`, `clock`, `claims`, `collapse`, `job`, `transfer`, `mapped` | words, metrics and logs, time, turns, single-flight, long work, streams, sendfile |
 
 pub mod api;
 pub mod app;
 pub mod cache;
+pub mod claims;
 pub mod cli;
 pub mod clock;
 pub mod collapse;

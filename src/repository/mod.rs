@@ -2,6 +2,7 @@
 //!
 //! A repository is named by its key, upstream prefix and name: `docker-hub/library/nginx`. Called by `cache`.
 
+pub mod hosted;
 mod manifests;
 mod memory;
 mod tags;
@@ -110,6 +111,7 @@ impl Repositories {
                 size,
                 proof,
                 manifest,
+                at: None,
             },
         )
     }

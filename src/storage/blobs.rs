@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claims::Claims;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
 use super::audit::is_lost;
-use super::claims::Claims;
 use super::error::Error;
 use super::held::{Held, Slot, StoredBlob};
 use super::index::{BlobRow, Change, Index, LinkRow};
@@ -34,7 +34,7 @@ pub struct Blobs {
     pub(super) index: Arc<Index>,
     pub(super) open: moka::sync::Cache<Digest, Arc<Slot>>,
     held: Arc<Held>,
-    pub(super) claims: Claims,
+    pub(super) claims: Claims<Digest>,
     pub(super) quarantine: Arc<Quarantine>,
 }
 
@@ -250,6 +250,31 @@ impl Blobs {
         self.take_away(digest, Fate::Unlinked).await
     }
 
+    /// Removes a blob that no repository may serve, in the same order: the bytes that become free, if it was such a one.
+    pub async fn remove_unheld(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        self.take_away(digest, Fate::Unheld).await
+    }
+
+    /// Commits a link to a blob if the blob is here, so that it is not removed in between. Whether it is.
+    pub async fn link_if_here(&self, digest: &Digest, link: Change) -> Result<bool, Error> {
+        let (blobs, digest) = (self.clone(), *digest);
+        let work = async move {
+            let _claim = blobs.claims.claim(&digest).await;
+            if blobs
+                .index
+                .read(move |index| index.blob(&digest))
+                .await?
+                .is_none()
+            {
+                return Ok(false);
+            }
+            blobs.index.commit(vec![link]).await.map(|()| true)
+        };
+        tokio::spawn(work)
+            .await
+            .unwrap_or_else(|panic| Err(Error::Index(format!("linking a blob failed: {panic}"))))
+    }
+
     /// Takes a rotten blob out of service, in the same order, and puts its file aside. Whether it was here.
     pub async fn put_aside(&self, digest: &Digest) -> Result<bool, Error> {
         Ok(self.take_away(digest, Fate::Quarantined).await?.is_some())
@@ -288,13 +313,14 @@ impl Blobs {
                     return Ok(None);
                 };
                 // Looked at in any case: what a folder that is gone lacks is not forgotten.
-                let lost = fate != Fate::Unlinked && is_lost(&layout, &wanted, &row)?;
+                let goes = matches!(fate, Fate::Unlinked | Fate::Unheld);
+                let lost = !goes && is_lost(&layout, &wanted, &row)?;
                 if fate == Fate::Lost && !lost {
                     return Ok(None);
                 }
                 // Who may read it may do so when it is here again.
                 let links = match fate {
-                    Fate::Unlinked => Vec::new(),
+                    Fate::Unlinked | Fate::Unheld => Vec::new(),
                     Fate::Quarantined | Fate::Lost => links(index, &wanted)?,
                 };
                 let account = if index.is_hosted(&wanted)? {
@@ -311,7 +337,10 @@ impl Blobs {
         if fate == Fate::Lost {
             tracing::error!(%digest, "a blob's file is missing or short: it will be fetched again");
         }
-        let mut changes = vec![Change::remove_blob(digest)];
+        let mut changes = vec![match fate {
+            Fate::Unheld => Change::remove_unheld(digest),
+            _ => Change::remove_blob(digest),
+        }];
         changes.extend(
             links
                 .iter()
@@ -320,7 +349,7 @@ impl Blobs {
         steps::before("remove: commit");
         self.index.commit(changes).await?;
         if self.index.read(move |index| index.blob(&wanted)).await?.is_some() {
-            // Somebody wrote a row past us: then its bytes must stay.
+            // Somebody wrote a row past us, or linked it: then its bytes must stay.
             return Ok(None);
         }
         self.forget_opened(digest);
@@ -330,7 +359,7 @@ impl Blobs {
             let path = layout.blob(&wanted);
             steps::before("remove: unlink");
             let gone = match fate {
-                Fate::Unlinked | Fate::Lost => fs::remove_file(&path),
+                Fate::Unlinked | Fate::Unheld | Fate::Lost => fs::remove_file(&path),
                 Fate::Quarantined => fs::rename(&path, layout.quarantined(&wanted)),
             };
             match gone {
@@ -360,6 +389,8 @@ impl Blobs {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Unlinked,
+    /// The same, if no repository may serve it.
+    Unheld,
     Quarantined,
     /// Missing or short already; else it stays.
     Lost,

@@ -1,4 +1,4 @@
-//! The journal: what the index holds of manifests, tags, links, referrers and pins, once more, as a log. `rebuild` makes
+//! The journal: what the index holds of manifests, tags, links, referrers, pins and hosted repositories, once more, as a log. `rebuild` makes
 //! a new index of it when the old one is lost.
 //!
 //! `journal/<n>.log` are read in the order of their numbers. The index's writer appends after each commit and does not
@@ -38,10 +38,18 @@ pub(super) enum Kept {
     Link = 3,
     Referrers = 4,
     Pin = 5,
+    Repository = 6,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 5] = [Self::Manifest, Self::Tag, Self::Link, Self::Referrers, Self::Pin];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Manifest,
+        Self::Tag,
+        Self::Link,
+        Self::Referrers,
+        Self::Pin,
+        Self::Repository,
+    ];
 }
 
 /// A row put, or removed.

@@ -5,7 +5,6 @@
 
 mod audit;
 mod blobs;
-mod claims;
 mod error;
 mod extents;
 mod growing;
@@ -41,7 +40,7 @@ pub use hasher::Hasher;
 pub use held::StoredBlob;
 pub use index::{
     BlobRow, Change, HOSTED, Index, LinkRow, ManifestRow, Outline, PinName, PinRow, Proof, ReferrersRow,
-    Removed, TagRow, Totals, Unit, UnitKey, UnitKind, UseRow, is_hosted,
+    Removed, RepositoryRow, TagRow, Totals, Unit, UnitKey, UnitKind, UseRow, is_hosted,
 };
 pub use ingest::Ingest;
 pub use notes::Notes;

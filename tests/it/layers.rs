@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 2),
     ("oci", 1),
     ("telemetry", 1),
+    ("claims", 1),
     ("clock", 1),
     ("collapse", 1),
     ("job", 1),
@@ -48,7 +49,7 @@ const ONLY: &[(&str, &[&str])] = &[
         &["cache", "repository", "storage", "upstream", "config", "oci"],
     ),
     ("server", &["config", "telemetry", "clock", "mapped"]),
-    ("repository", &["storage", "config", "oci", "clock"]),
+    ("repository", &["storage", "config", "oci", "clock", "claims"]),
     ("config", &["oci"]),
 ];
 

@@ -79,9 +79,6 @@ fn every_kind_of_fault() {
             "belongs to [server.tls]",
         ),
         (
-            "[storage]\nhosted_max_size = \"1GiB\"",
-        ),
-        (
             "[storage]\nhosted_max_size = 100",
             "storage.hosted_max_size",
             "lacks a unit",

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use redb::WriteTransaction;
 
 use crate::clock::Timestamp;
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::storage::error::Error;
 use crate::storage::journal::{Entry, Kept};
 
@@ -17,11 +17,13 @@ use super::keys::{
     HOSTED, content_key, digests_key, is_hosted, order_key, split_digests, split_tag, tag_key, use_key,
     with_digest,
 };
-use super::records::{BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated};
+use super::records::{
+    BlobRow, LinkRow, ManifestRow, Record, ReferrersRow, TagRow, Totals, UnitKind, UnitRow, allocated,
+};
 use super::rows::Rows;
 use super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, UNITS,
-    USES,
+    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, REPOSITORIES, TAGGED,
+    TAGS, UNITS, USAGE, USES,
 };
 use super::upgrade::outline_of;
 
@@ -30,6 +32,11 @@ pub(super) const TOTALS: &str = "index.totals";
 
 /// Classes of value are below this.
 const CLASSES: u8 = 16;
+
+/// A row of [`USAGE`].
+pub(super) fn read_usage(row: &[u8]) -> u64 {
+    row.try_into().map_or(0, u64::from_be_bytes)
+}
 
 /// All tables, open for one transaction.
 pub(super) struct Applier<'t> {
@@ -40,6 +47,8 @@ pub(super) struct Applier<'t> {
     referrers: Rows<'t>,
     pub(super) pins: Rows<'t>,
     uses: Rows<'t>,
+    repositories: Rows<'t>,
+    usage: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
     outlines: Rows<'t>,
@@ -64,6 +73,8 @@ impl<'t> Applier<'t> {
             referrers: open(REFERRERS)?.kept(Kept::Referrers),
             pins: open(PINS)?.kept(Kept::Pin),
             uses: open(USES)?,
+            usage: open(USAGE)?,
+            repositories: open(REPOSITORIES)?.kept(Kept::Repository),
             units: open(UNITS)?,
             order: open(ORDER)?,
             outlines: open(OUTLINES)?,
@@ -81,7 +92,14 @@ impl<'t> Applier<'t> {
     pub(super) fn finish(mut self) -> Result<Vec<Entry>, Error> {
         self.meta.put(TOTALS.as_bytes(), &self.totals.encode())?;
         let mut entries = Vec::new();
-        for rows in [self.manifests, self.tags, self.links, self.referrers, self.pins] {
+        for rows in [
+            self.manifests,
+            self.tags,
+            self.links,
+            self.referrers,
+            self.pins,
+            self.repositories,
+        ] {
             entries.extend(rows.done());
         }
         Ok(entries)
@@ -95,6 +113,7 @@ impl<'t> Applier<'t> {
             Kept::Link => &mut self.links,
             Kept::Referrers => &mut self.referrers,
             Kept::Pin => &mut self.pins,
+            Kept::Repository => &mut self.repositories,
         };
         rows.restore(&entry.key, entry.value.as_deref())
     }
@@ -115,6 +134,8 @@ impl<'t> Applier<'t> {
             Action::PutUploaded(digest, row) => self.put_blob(digest, row, true),
             Action::RemoveHosted(repository, digest) => self.remove_hosted(repository, digest),
             Action::RemoveBlob(digest) => self.remove_blob(digest),
+            Action::RemoveUnheld(digest) if self.holders.has_prefix(&digest.to_key())? => Ok(()),
+            Action::RemoveUnheld(digest) => self.remove_blob(digest),
             Action::PutManifest(digest, row, outline, at) => self.put_manifest(digest, row, outline, *at),
             Action::RemoveManifest(digest) => self.remove_manifest(digest),
             Action::PutTag(repository, tag, row) => self.put_tag(&tag_key(repository, tag.as_str()), row),
@@ -129,6 +150,16 @@ impl<'t> Applier<'t> {
             Action::RemoveReferrers(repository, subject) => {
                 self.referrers.remove(&content_key(repository, subject)).map(drop)
             }
+            Action::AddReferrer(repository, subject, referrer) => {
+                self.change_referrers(repository, subject, &referrer.digest, Some(referrer))
+            }
+            Action::RemoveReferrer(repository, subject, referrer) => {
+                self.change_referrers(repository, subject, &referrer.to_string(), None)
+            }
+            Action::PutRepository(name, row) => {
+                self.repositories.put(name.as_str().as_bytes(), &row.encode())
+            }
+            Action::RemoveRepository(name) => self.repositories.remove(name.as_str().as_bytes()).map(drop),
             Action::Touch(digest, at) => {
                 self.change_unit(digest, |unit| unit.last_used = unit.last_used.max(*at))
             }
@@ -429,8 +460,14 @@ impl<'t> Applier<'t> {
 
     fn put_link(&mut self, repository: &str, digest: &Digest, row: &LinkRow) -> Result<(), Error> {
         let turns = is_hosted(repository) && !self.is_hosted(digest)?;
-        self.links.put(&content_key(repository, digest), &row.encode())?;
-        self.derive_link(repository, digest)?;
+        let key = content_key(repository, digest);
+        if is_hosted(repository)
+            && let Some(old) = self.links.get::<LinkRow>(&key)?
+        {
+            self.change_usage(repository, |used| used.saturating_sub(old.size))?;
+        }
+        self.links.put(&key, &row.encode())?;
+        self.derive_link(repository, digest, row)?;
         if turns {
             self.remove_unit(digest)?;
             if let Some(row) = self.blobs.get::<BlobRow>(&digest.to_key())? {
@@ -442,16 +479,40 @@ impl<'t> Applier<'t> {
         Ok(())
     }
 
-    pub(super) fn derive_link(&mut self, repository: &str, digest: &Digest) -> Result<(), Error> {
+    pub(super) fn derive_link(
+        &mut self,
+        repository: &str,
+        digest: &Digest,
+        row: &LinkRow,
+    ) -> Result<(), Error> {
+        if is_hosted(repository) {
+            self.change_usage(repository, |used| used.saturating_add(row.size))?;
+        }
         self.holders.put(&with_digest(digest, repository.as_bytes()), &[])
+    }
+
+    /// How many bytes a hosted repository holds.
+    fn change_usage(&mut self, repository: &str, change: impl FnOnce(u64) -> u64) -> Result<(), Error> {
+        let key = repository.as_bytes();
+        let used = self.usage.raw(key)?.as_deref().map_or(0, read_usage);
+        match change(used) {
+            0 => self.usage.remove(key).map(drop),
+            used => self.usage.put(key, &used.to_be_bytes()),
+        }
     }
 
     fn remove_link(&mut self, repository: &str, digest: &Digest) -> Result<bool, Error> {
         let was_held = self.holders.remove(&with_digest(digest, repository.as_bytes()))?;
+        let key = content_key(repository, digest);
+        if is_hosted(repository)
+            && let Some(old) = self.links.get::<LinkRow>(&key)?
+        {
+            self.change_usage(repository, |used| used.saturating_sub(old.size))?;
+        }
         if was_held && is_hosted(repository) && !self.is_hosted(digest)? {
             self.unhost(digest)?;
         }
-        self.links.remove(&content_key(repository, digest))
+        self.links.remove(&key)
     }
 
     /// No hosted repository holds it any more: like all that is cached it may be evicted.
@@ -497,6 +558,29 @@ impl<'t> Applier<'t> {
             return Ok(());
         }
         self.remove_manifest(digest)
+    }
+
+    /// Replaces the entry of `referrer` in the list of `subject`, or takes it out.
+    fn change_referrers(
+        &mut self,
+        repository: &str,
+        subject: &Digest,
+        referrer: &str,
+        entry: Option<&Descriptor>,
+    ) -> Result<(), Error> {
+        let key = content_key(repository, subject);
+        let old = self.referrers.get::<ReferrersRow>(&key)?;
+        let mut descriptors = old.map(|row| row.descriptors).unwrap_or_default();
+        descriptors.retain(|known| known.digest != referrer);
+        descriptors.extend(entry.cloned());
+        if descriptors.is_empty() {
+            return self.referrers.remove(&key).map(drop);
+        }
+        let row = ReferrersRow {
+            descriptors,
+            validated_at: Timestamp::now(),
+        };
+        self.referrers.put(&key, &row.encode())
     }
 
     fn unit(&self, digest: &Digest) -> Result<Option<UnitRow>, Error> {

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use crate::clock::Timestamp;
-use crate::oci::{Digest, Kind, Manifest, Reference, Tag};
+use crate::oci::{Descriptor, Digest, Kind, Manifest, Reference, RepositoryName, Tag};
 
 use super::records::{
-    BlobRow, LinkRow, ManifestRow, PinName, PinRow, ReferrersRow, TagRow, UnitKind, UseRow,
+    BlobRow, LinkRow, ManifestRow, PinName, PinRow, ReferrersRow, RepositoryRow, TagRow, UnitKind, UseRow,
 };
 
 /// What the index has to know of a manifest beside its bytes.
@@ -54,6 +54,7 @@ pub struct Change(pub(super) Action);
 pub(super) enum Action {
     PutBlob(Digest, BlobRow),
     RemoveBlob(Digest),
+    RemoveUnheld(Digest),
     PutManifest(Digest, ManifestRow, Outline, Timestamp),
     RemoveManifest(Digest),
     PutTag(String, Tag, TagRow),
@@ -64,6 +65,10 @@ pub(super) enum Action {
     RemoveHosted(String, Digest),
     PutReferrers(String, Digest, ReferrersRow),
     RemoveReferrers(String, Digest),
+    AddReferrer(String, Digest, Descriptor),
+    RemoveReferrer(String, Digest, Digest),
+    PutRepository(RepositoryName, RepositoryRow),
+    RemoveRepository(RepositoryName),
     Touch(Digest, Timestamp),
     Classify(Digest, u8),
     PutUse(String, Reference, UseRow),
@@ -97,6 +102,11 @@ impl Change {
     /// A blob's file is to go, or is not there. Its links go with it, unless a manifest that is here still names it.
     pub fn remove_blob(digest: &Digest) -> Self {
         Self(Action::RemoveBlob(*digest))
+    }
+
+    /// As [`Change::remove_blob`], if no repository may serve it.
+    pub fn remove_unheld(digest: &Digest) -> Self {
+        Self(Action::RemoveUnheld(*digest))
     }
 
     /// A manifest's bytes, used at `at`.
@@ -138,6 +148,26 @@ impl Change {
     /// Referrers are forgotten.
     pub fn remove_referrers(repository: &str, subject: &Digest) -> Self {
         Self(Action::RemoveReferrers(repository.to_owned(), *subject))
+    }
+
+    /// One more referrer of `subject` in a hosted repository, or its descriptor anew.
+    pub fn add_referrer(repository: &str, subject: &Digest, referrer: Descriptor) -> Self {
+        Self(Action::AddReferrer(repository.to_owned(), *subject, referrer))
+    }
+
+    /// A referrer less.
+    pub fn remove_referrer(repository: &str, subject: &Digest, referrer: &Digest) -> Self {
+        Self(Action::RemoveReferrer(repository.to_owned(), *subject, *referrer))
+    }
+
+    /// A hosted repository exists, with these settings.
+    pub fn put_repository(name: &RepositoryName, row: &RepositoryRow) -> Self {
+        Self(Action::PutRepository(name.clone(), row.clone()))
+    }
+
+    /// A hosted repository, which holds nothing any more, goes.
+    pub fn remove_repository(name: &RepositoryName) -> Self {
+        Self(Action::RemoveRepository(name.clone()))
     }
 
     /// A unit was used: its last use moves forward, never back. Nothing, when it is not here.

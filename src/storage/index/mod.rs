@@ -29,8 +29,8 @@ use redb::ReadTransaction;
 pub use change::{Change, Outline, Removed};
 pub use keys::{HOSTED, is_hosted};
 pub use records::{
-    BlobRow, LinkRow, ManifestRow, PinName, PinRow, Proof, ReferrersRow, TagRow, Totals, Unit, UnitKey,
-    UnitKind, UseRow,
+    BlobRow, LinkRow, ManifestRow, PinName, PinRow, Proof, ReferrersRow, RepositoryRow, TagRow, Totals, Unit,
+    UnitKey, UnitKind, UseRow,
 };
 
 use crate::clock::Timestamp;

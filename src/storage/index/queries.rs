@@ -8,18 +8,18 @@ use crate::oci::{Digest, Reference, Tag};
 use crate::storage::error::Error;
 
 use super::Index;
-use super::apply::TOTALS;
+use super::apply::{TOTALS, read_usage};
 use super::keys::{
     HOSTED, content_key, order_key, split_digests, split_order, split_tag, split_use, tag_key, use_key,
     with_digest,
 };
 use super::records::{
-    BlobRow, LinkRow, ManifestRow, PinRow, Record, ReferrersRow, TagRow, Totals, Unit, UnitKey, UnitRow,
-    UseRow,
+    BlobRow, LinkRow, ManifestRow, PinRow, Record, ReferrersRow, RepositoryRow, TagRow, Totals, Unit,
+    UnitKey, UnitRow, UseRow,
 };
 use super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, TAGGED, TAGS, Table,
-    UNITS, USES,
+    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, REPOSITORIES, TAGGED,
+    TAGS, Table, UNITS, USAGE, USES,
 };
 
 /// How deep an index may lie in another one when pins are looked for.
@@ -52,6 +52,93 @@ impl Index {
     /// The referrers last heard of.
     pub fn referrers(&self, repository: &str, subject: &Digest) -> Result<Option<ReferrersRow>, Error> {
         self.get(REFERRERS, &content_key(repository, subject))
+    }
+
+    /// A hosted repository, if it exists.
+    pub fn repository(&self, name: &str) -> Result<Option<RepositoryRow>, Error> {
+        self.get(REPOSITORIES, name.as_bytes())
+    }
+
+    /// Hosted repositories after `after` in byte order, `most` at the most.
+    pub fn repositories_after(
+        &self,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, RepositoryRow)>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, REPOSITORIES)?;
+            let bounds = (Bound::Excluded(after.as_bytes()), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
+                let (name, row) = row.map_err(Error::index)?;
+                let name = std::str::from_utf8(name.value()).ok().map(str::to_owned);
+                found.extend(name.zip(RepositoryRow::decode(row.value())));
+            }
+            Ok(found)
+        })
+    }
+
+    /// The bytes that a hosted repository holds, by its key; what it shares counts whole.
+    pub fn usage(&self, repository: &str) -> Result<u64, Error> {
+        let row = self.query(|transaction| raw(transaction, USAGE, repository.as_bytes()))?;
+        Ok(row.as_deref().map_or(0, read_usage))
+    }
+
+    /// What a repository may serve, after `after` in the order of digests, `most` at the most.
+    pub fn links_after(
+        &self,
+        repository: &str,
+        after: Option<Digest>,
+        most: usize,
+    ) -> Result<Vec<(Digest, LinkRow)>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, LINKS)?;
+            let prefix = tag_key(repository, "");
+            let start = match &after {
+                Some(after) => Bound::Excluded(content_key(repository, after)),
+                None => Bound::Included(prefix.clone()),
+            };
+            let bounds = (start.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(bounds).map_err(Error::index)? {
+                let (key, row) = row.map_err(Error::index)?;
+                let Some(digest) = key.value().strip_prefix(prefix.as_slice()) else {
+                    break;
+                };
+                if found.len() == most {
+                    break;
+                }
+                found.extend(Digest::from_key(digest).zip(LinkRow::decode(row.value())));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Tags of a repository after `after` in byte order, `most` at the most.
+    pub fn tags_after(
+        &self,
+        repository: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, TagRow)>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, TAGS)?;
+            let (prefix, start) = (tag_key(repository, ""), tag_key(repository, after));
+            let bounds = (Bound::Excluded(start.as_slice()), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(bounds).map_err(Error::index)? {
+                let (key, row) = row.map_err(Error::index)?;
+                let Some(tag) = key.value().strip_prefix(prefix.as_slice()) else {
+                    break;
+                };
+                if found.len() == most {
+                    break;
+                }
+                let tag = std::str::from_utf8(tag).ok().map(str::to_owned);
+                found.extend(tag.zip(TagRow::decode(row.value())));
+            }
+            Ok(found)
+        })
     }
 
     /// What was remembered under a name.

@@ -86,6 +86,9 @@ pub struct LinkRow {
     /// Whether it is a manifest: not to be had as a blob.
     #[serde(default)]
     pub manifest: bool,
+    /// When it came to a hosted repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl Json for LinkRow {}
@@ -100,6 +103,19 @@ pub struct ReferrersRow {
 }
 
 impl Json for ReferrersRow {}
+
+/// A hosted repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryRow {
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// Its settings, which belong to `repository`: JSON.
+    pub settings: serde_json::Value,
+}
+
+impl Json for RepositoryRow {}
 
 /// A manifest, verbatim.
 #[derive(Clone, Debug)]

@@ -21,6 +21,9 @@ pub(super) const PINS: Table = TableDefinition::new("pins.v1");
 /// repository NUL tag or digest -> [`super::UseRow`]: what clients pulled, also what is no longer here.
 pub(super) const USES: Table = TableDefinition::new("uses.v1");
 
+/// name of a hosted repository -> [`super::RepositoryRow`]: it exists.
+pub(super) const REPOSITORIES: Table = TableDefinition::new("repositories.v1");
+
 // What follows is derived from the tables above, by `apply` and in the same transaction.
 
 /// digest -> [`super::records::UnitRow`]: what eviction chooses from.
@@ -35,16 +38,32 @@ pub(super) const NEEDS: Table = TableDefinition::new("needs.v1");
 pub(super) const HOLDERS: Table = TableDefinition::new("holders.v1");
 /// manifest digest, repository NUL tag -> nothing: which tags point at a manifest.
 pub(super) const TAGGED: Table = TableDefinition::new("tagged.v1");
+/// key of a hosted repository -> the bytes that it holds, big-endian.
+pub(super) const USAGE: Table = TableDefinition::new("usage.v1");
 /// name -> value: totals, format, and what maintenance remembers.
 pub(super) const META: Table = TableDefinition::new("meta.v1");
 
-const ALL: [Table; 14] = [
-    BLOBS, MANIFESTS, TAGS, LINKS, REFERRERS, PINS, USES, UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED,
+const ALL: [Table; 16] = [
+    BLOBS,
+    MANIFESTS,
+    TAGS,
+    LINKS,
+    REFERRERS,
+    PINS,
+    USES,
+    REPOSITORIES,
+    USAGE,
+    UNITS,
+    ORDER,
+    OUTLINES,
+    NEEDS,
+    HOLDERS,
+    TAGGED,
     META,
 ];
 
 /// Those that an upgrade makes anew.
-pub(super) const DERIVED: [Table; 6] = [UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED];
+pub(super) const DERIVED: [Table; 7] = [UNITS, ORDER, OUTLINES, NEEDS, HOLDERS, TAGGED, USAGE];
 
 /// Creates what a new file lacks, so that readers always find their table.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {

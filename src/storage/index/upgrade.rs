@@ -74,8 +74,8 @@ fn derive(transaction: &WriteTransaction) -> Result<(), Error> {
     pages(
         &mut applier,
         |applier, after| applier.links.page(after, PAGE),
-        |applier, key, _: LinkRow| match split_content(key) {
-            Some((repository, digest)) => applier.derive_link(&repository, &digest),
+        |applier, key, row: LinkRow| match split_content(key) {
+            Some((repository, digest)) => applier.derive_link(&repository, &digest, &row),
             None => Ok(()),
         },
     )?;

@@ -12,7 +12,7 @@ use super::super::records::{
     BlobRow, LinkRow, ManifestRow, Record, TagRow, Totals, UnitKind, UnitRow, allocated,
 };
 use super::super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, NEEDS, ORDER, OUTLINES, TAGGED, TAGS, Table, UNITS,
+    BLOBS, HOLDERS, LINKS, MANIFESTS, NEEDS, ORDER, OUTLINES, TAGGED, TAGS, Table, UNITS, USAGE,
 };
 use crate::oci::Digest;
 
@@ -100,11 +100,20 @@ fn check(transaction: &ReadTransaction, totals: Totals) {
     }
     assert_eq!(keys(&all(TAGGED)), tagged, "tagged");
 
-    let mut holders = BTreeSet::new();
+    let (mut holders, mut usage) = (BTreeSet::new(), BTreeMap::<_, u64>::new());
     for (key, row) in &links {
         let (repository, digest) = split_content(key).unwrap();
-        assert!(LinkRow::decode(row).is_some());
+        let link = LinkRow::decode(row).unwrap();
+        if is_hosted(&repository) {
+            *usage.entry(repository.clone().into_bytes()).or_default() += link.size;
+        }
         holders.insert(with_digest(&digest, repository.as_bytes()));
     }
     assert_eq!(keys(&all(HOLDERS)), holders, "holders");
+    let usage: Rows = usage
+        .into_iter()
+        .filter(|(_, used)| *used > 0)
+        .map(|(repository, used)| (repository, used.to_be_bytes().to_vec()))
+        .collect();
+    assert_eq!(all(USAGE), usage, "usage");
 }

@@ -56,6 +56,7 @@ fn link(size: u64) -> LinkRow {
         size,
         proof: Proof::Named,
         manifest: false,
+        at: None,
     }
 }
 
