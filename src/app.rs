@@ -14,13 +14,15 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Entrance, Options};
 use crate::cache::{Cache, Places, offline_at_start};
 use crate::clock::Timestamp;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, RepositoryTemplate};
 use crate::job::{Jobs, Progress};
 use crate::maintenance::{Evict, Scrub, Sweep};
 use crate::preserve::{
     BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
 };
-use crate::registry::{Door, Names, OwnAddresses, Registry};
+use crate::registry::{
+    Door, Hosted, Names, Ours, OwnAddresses, Registry, Settings, TagMutability, Template, Templates,
+};
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
 use crate::storage::Storage;
 use crate::telemetry::{AccessLog, Metrics, PullsLeft, start_logging};
@@ -93,7 +95,25 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     if offline.is_on() {
         tracing::warn!("offline: nothing is asked of any upstream");
     }
+    let (index, blobs, uploads) = (
+        storage.index.clone(),
+        storage.blobs.clone(),
+        storage.uploads.clone(),
+    );
     let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);
+    let hosted = Hosted::new(
+        cache.repositories().clone(),
+        index,
+        blobs,
+        uploads,
+        config.hosted.grace,
+        Timestamp::now(),
+    );
+    let ours = Ours {
+        hosted: hosted.clone(),
+        templates: templates(&config),
+        namespaces: config.hosted.namespaces.clone(),
+    };
     let places = Places::new(&upstreams);
     let (its, store) = (upstreams.clone(), Arc::new(BudgetNote(cache.clone())));
     let ledger = tokio::task::spawn_blocking(move || Arc::new(Ledger::open(its, store))).await?;
@@ -103,6 +123,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
         cache.clone(),
         names,
         own_addresses(&config, &bound),
+        ours,
     ));
     let named = registry.clone();
     let finder: Finder = Arc::new(move |text| {
@@ -249,6 +270,24 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     tokio::task::spawn_blocking(close).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The templates of the configuration.
+fn templates(config: &Config) -> Templates {
+    let read = |template: &RepositoryTemplate| Template {
+        pattern: template.pattern.clone(),
+        settings: Settings {
+            description: template.description.clone(),
+            tags: match (template.mutable, template.except.is_empty()) {
+                (true, true) => TagMutability::Mutable,
+                (true, false) => TagMutability::MutableExcept(template.except.clone()),
+                (false, true) => TagMutability::Immutable,
+                (false, false) => TagMutability::ImmutableExcept(template.except.clone()),
+            },
+            quota: template.quota,
+        },
+    };
+    Templates::new(config.hosted.templates.iter().map(read).collect())
 }
 
 /// Has bandwidth windows begin and end for the metrics, also while nothing is downloaded.

@@ -12,6 +12,7 @@ mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod incoming;
 mod multipart;
 mod query;
 mod reply;
@@ -30,7 +31,10 @@ use hyper::service::{Service, service_fn};
 use ipnet::IpNet;
 
 use crate::job::Jobs;
-use crate::registry::{Asked, CacheStatus, Door, Registry, Repository};
+use crate::oci::RepositoryName;
+use crate::registry::{
+    Asked, CacheStatus, Door, HostedRepository, Intent, Located, Lost, Registry, Repository,
+};
 use crate::server::{Connection, Origin, RequestBody};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::transfer::Transfers;
@@ -192,7 +196,7 @@ async fn answer(
                 exchange.door = Entrance::Mirror;
             }
             falls_through = route.target().is_some_and(Target::falls_through);
-            let body = matches!(route, Route::Admin(_)).then_some(body);
+            let body = (route.writes() || matches!(route, Route::Admin(_))).then_some(body);
             let mut asking = Asking {
                 shared,
                 method: &method,
@@ -206,7 +210,7 @@ async fn answer(
             };
             let limit = shared.options.answer_timeout;
             // For content: an operator's question may take its time.
-            let applies = route.target().map(|_| limit);
+            let applies = route.target().filter(|_| !route.writes()).map(|_| limit);
             match deadline::within(applies, asking.handle(route)).await {
                 Some(handled) => handled,
                 None => Err(deadline::missed(limit, exchange.repository.as_ref())),
@@ -235,37 +239,105 @@ impl Asking<'_> {
             Route::Ready => Ok(health::ready(self.shared.ready.load(Ordering::Relaxed))),
             Route::Metrics => Ok(health::metrics(&self.shared.metrics)),
             Route::Admin(route) => Box::pin(admin::answer(self, route)).await,
-            Route::Manifest(target, reference) => {
-                let repository = self.resolve(target)?;
-                distribution::manifests::get(self, &repository, reference).await
+            Route::Catalog => Box::pin(distribution::hosted::catalog(self)).await,
+            Route::Manifest(target, reference) => match self.locate(target, Intent::Read).await? {
+                Located::PullThrough(found) => distribution::manifests::get(self, &found, reference).await,
+                Located::Hosted(found) => distribution::hosted::manifest(self, &found, reference).await,
+            },
+            Route::Blob(target, digest) => match self.locate(target, Intent::Read).await? {
+                Located::PullThrough(found) => distribution::blobs::get(self, &found, digest).await,
+                Located::Hosted(found) => distribution::hosted::blob(self, &found, digest).await,
+            },
+            Route::Tags(target, page) => match self.locate(target, Intent::Read).await? {
+                Located::PullThrough(found) => {
+                    Box::pin(distribution::tags::list(self, &found, target, *page)).await
+                }
+                Located::Hosted(found) => {
+                    Box::pin(distribution::hosted::tags(self, &found, target, *page)).await
+                }
+            },
+            Route::Referrers(target, digest) => match self.locate(target, Intent::Read).await? {
+                Located::PullThrough(found) => {
+                    Box::pin(distribution::referrers::list(self, &found, digest)).await
+                }
+                Located::Hosted(found) => {
+                    Box::pin(distribution::hosted::referrers(self, &found, target, digest)).await
+                }
+            },
+            Route::PutManifest(target, reference) => {
+                let found = self.locate_hosted(target, Intent::Push).await?;
+                Box::pin(distribution::hosted::put_manifest(
+                    self, &found, target, reference,
+                ))
+                .await
             }
-            Route::Blob(target, digest) => {
-                let repository = self.resolve(target)?;
-                distribution::blobs::get(self, &repository, digest).await
+            Route::DeleteManifest(target, reference) => {
+                let found = self.locate_hosted(target, Intent::Delete).await?;
+                Box::pin(distribution::hosted::delete_manifest(self, &found, reference)).await
             }
-            Route::Tags(target, page) => {
-                let repository = self.resolve(target)?;
-                Box::pin(distribution::tags::list(self, &repository, target, *page)).await
+            Route::DeleteBlob(target, digest) => {
+                let found = self.locate_hosted(target, Intent::Delete).await?;
+                Box::pin(distribution::hosted::delete_blob(self, &found, digest)).await
             }
-            Route::Referrers(target, digest) => {
-                let repository = self.resolve(target)?;
-                Box::pin(distribution::referrers::list(self, &repository, digest)).await
+            Route::BeginUpload(target) => {
+                let found = self.locate_hosted(target, Intent::Push).await?;
+                Box::pin(distribution::uploads::begin(self, &found, target)).await
+            }
+            Route::Upload(target, step, id) => {
+                let found = self.locate_hosted(target, Intent::Push).await?;
+                Box::pin(distribution::uploads::step(self, &found, target, (*step, *id))).await
             }
         }
     }
 
+    /// The hosted repository that `target` means: nothing else is pushed to.
+    async fn locate_hosted(
+        &mut self,
+        target: &Target<'_>,
+        intent: Intent,
+    ) -> Result<Arc<HostedRepository>, Failure> {
+        match self.locate(target, intent).await? {
+            Located::Hosted(found) => Ok(found),
+            Located::PullThrough(_) => Err(Failure::PullThrough),
+        }
+    }
+
     /// The repository that `target` means, noted for log, metrics and headers.
-    fn resolve(&mut self, target: &Target<'_>) -> Result<Repository, Failure> {
+    async fn locate(&mut self, target: &Target<'_>, intent: Intent) -> Result<Located, Failure> {
         let asked = Asked {
             door: target.door,
             host: target.host.as_deref(),
             ns: target.ns.as_deref(),
             name: &target.name,
         };
-        let repository = self.shared.registry.resolve(&asked).map_err(Failure::Registry)?;
-        self.exchange.upstream = Some(self.shared.metrics.upstream(repository.upstream()));
-        self.exchange.repository = Some(repository.clone());
-        Ok(repository)
+        let located = self.shared.registry.locate(&asked, intent).await;
+        let located = located.map_err(|lost| match lost {
+            Lost::PullThrough(error) => Failure::Registry(error),
+            Lost::Hosted(error) => Failure::Hosted(error),
+        })?;
+        match &located {
+            Located::PullThrough(repository) => {
+                self.exchange.upstream = Some(self.shared.metrics.upstream(repository.upstream()));
+                self.exchange.repository = Some(repository.clone());
+            }
+            Located::Hosted(repository) => self.exchange.hosted = Some(repository.key.clone()),
+        }
+        Ok(located)
+    }
+
+    /// Who asks: upload sessions belong to whoever began them.
+    fn caller(&self) -> &str {
+        ""
+    }
+
+    /// Whether the caller may pull from a hosted repository.
+    fn may_read(&self, _: &RepositoryName) -> bool {
+        true
+    }
+
+    /// Whether the caller may pull from a pull-through repository.
+    fn may_pull(&self, _: &Repository) -> bool {
+        true
     }
 
     /// Notes what the cache did.

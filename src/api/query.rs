@@ -55,6 +55,13 @@ pub(super) fn get<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
         .map(|(_, value)| decode(value).unwrap_or(Cow::Borrowed(value)))
 }
 
+/// All parameters called `name`, as [`get`] gives the first.
+pub(super) fn all<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    pairs(query)
+        .filter(move |(key, _)| *key == name)
+        .map(|(_, value)| decode(value).unwrap_or(Cow::Borrowed(value)))
+}
+
 /// The query without `ns`, which is for us and nobody further on.
 pub(super) fn without_ns(query: &str) -> Cow<'_, str> {
     if pairs(query).all(|(key, _)| key != "ns") {

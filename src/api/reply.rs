@@ -87,6 +87,14 @@ impl Reply {
         self
     }
 
+    /// `Location`: relative, so that it holds behind any proxy, and leads to no other host.
+    pub(super) fn located(self, path: &str) -> Self {
+        match HeaderValue::from_str(path) {
+            Ok(value) => self.with(header::LOCATION, value),
+            Err(_) => self,
+        }
+    }
+
     /// What every answer carries.
     pub(super) fn common(&mut self, exchange: &Exchange) {
         self.headers.insert(&API_VERSION, REGISTRY_2.clone());

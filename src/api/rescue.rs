@@ -10,10 +10,11 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::admin::{BadRequest, Refusal};
 use super::body::Content;
+use super::incoming::Broken;
 use super::reply::{JSON, Reply};
 use super::route::RouteError;
-use crate::oci::{ErrorBody, ErrorCode};
-use crate::registry::{self, ErrorKind, ReadError};
+use crate::oci::{DigestError, ErrorBody, ErrorCode, NameError};
+use crate::registry::{self, ErrorKind, HostedError, ReadError};
 
 /// After how long a client may try again, in seconds, where the upstream does not tell: for its rate limit, and for its
 /// other troubles.
@@ -31,6 +32,26 @@ pub(super) enum Failure {
     Read(ReadError),
     /// None of the range exists in so many bytes.
     Range(u64),
+    /// The hosted repository does not do it.
+    Hosted(HostedError),
+    /// What is not ours takes no pushes.
+    PullThrough,
+    /// The request's body did not come whole.
+    Body(Broken),
+    /// What is named by it is no digest.
+    Digest(DigestError),
+    /// Blobs cannot be named by it.
+    Algorithm,
+    /// The end of an upload does not say what it is.
+    NoDigest,
+    /// A chunk's range means nothing, or another length than its body has.
+    ContentRange,
+    /// A chunk does not go on at this byte of its upload, which is at this path.
+    Chunk(u64, String),
+    /// A tag that is to be made cannot exist.
+    NewTag(NameError),
+    /// One push sets more tags than this.
+    TooManyTags(usize),
     /// The admin API does not answer this client.
     Refused(Refusal),
     /// It says something to the admin API that cannot be understood or done.
@@ -77,6 +98,22 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
         Failure::Refused(refusal) => refusal.to_string(),
         Failure::Request(error) => error.to_string(),
         Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
+        Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
+        Failure::Hosted(error) => error.to_string(),
+        Failure::PullThrough => {
+            "this repository is an upstream's: only GET and HEAD are supported, pushes go to the upstream itself"
+                .to_owned()
+        }
+        Failure::Body(error) => error.to_string(),
+        Failure::Digest(error) => error.to_string(),
+        Failure::Algorithm => "digest-algorithm must be sha256 or sha512".to_owned(),
+        Failure::NoDigest => "the digest parameter is missing".to_owned(),
+        Failure::ContentRange => {
+            "Content-Range must be <first>-<last>, and as long as the body".to_owned()
+        }
+        Failure::Chunk(size, _) => format!("the upload goes on at byte {size}"),
+        Failure::NewTag(error) => error.to_string(),
+        Failure::TooManyTags(most) => format!("one push may set {most} tags at the most"),
     };
     match failure {
         // The upstream's failures were logged where they happened, and the access log has the rest. These are ours, and
@@ -85,6 +122,9 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
             tracing::error!(request, "request failed");
         }
         Failure::Read(error) => tracing::warn!(request, %error, "request failed"),
+        Failure::Hosted(HostedError::Storage(error)) => {
+            tracing::error!(request, %error, "request failed");
+        }
         // The reason in full was logged once for all who waited; this leads from the id to it.
         Failure::Registry(error) if told.status.is_server_error() => {
             tracing::info!(
@@ -117,6 +157,13 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
             .headers
             .insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
+    if let Failure::Chunk(size, path) = failure {
+        reply = reply.located(path);
+        let value = HeaderValue::try_from(format!("0-{}", size.saturating_sub(1)));
+        reply
+            .headers
+            .extend(value.ok().map(|value| (header::RANGE, value)));
+    }
     if let Failure::Range(size) = failure {
         let value = HeaderValue::try_from(format!("bytes */{size}"));
         reply
@@ -130,7 +177,7 @@ fn told(failure: &Failure) -> Told {
     match failure {
         Failure::Route(error) => match error {
             RouteError::NotFound => Told::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported),
-            RouteError::Method | RouteError::PostOnly => {
+            RouteError::Method | RouteError::MirrorMethod | RouteError::PostOnly => {
                 Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
             }
             RouteError::Encoding | RouteError::Name(_) => {
@@ -138,6 +185,8 @@ fn told(failure: &Failure) -> Told {
             }
             RouteError::Digest(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
             RouteError::Tag(_) => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            RouteError::NewTag(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::TagInvalid),
+            RouteError::Upload => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
             RouteError::Page => Told::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         },
         Failure::Registry(error) => registry_told(error.kind),
@@ -146,11 +195,50 @@ fn told(failure: &Failure) -> Told {
         }
         Failure::Read(ReadError::Io(_)) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
+        Failure::Hosted(error) => hosted_told(error),
+        Failure::PullThrough => Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        Failure::Body(Broken::TooLarge(_)) => {
+            Told::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid)
+        }
+        Failure::Body(Broken::Cut(_)) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        Failure::Body(Broken::Idle) => Told::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+        Failure::Digest(_) | Failure::Algorithm | Failure::NoDigest => {
+            Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
+        }
+        Failure::ContentRange => Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        Failure::Chunk(..) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
+        Failure::NewTag(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::TagInvalid),
+        // What the spec allows for more tags than are taken.
+        Failure::TooManyTags(_) => Told::new(StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
         Failure::Refused(Refusal::ContentType) => {
             Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported)
         }
         Failure::Refused(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
         Failure::Request(error) => Told::new(error.status(), ErrorCode::Unsupported),
+    }
+}
+
+fn hosted_told(error: &HostedError) -> Told {
+    use HostedError as E;
+    match error {
+        E::NameUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        E::ManifestUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+        E::BlobUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+        E::UploadUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+        E::UploadBusy => Told::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+        E::UploadRange(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
+        E::DigestInvalid(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+        E::ManifestInvalid(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+        E::Dangling(_) => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown),
+        E::TagImmutable(_) => Told::new(StatusCode::CONFLICT, ErrorCode::TagInvalid),
+        E::NotEmpty | E::BlobNeeded => Told::new(StatusCode::CONFLICT, ErrorCode::Denied),
+        E::Quota(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
+        E::NoRoom => Told::retry(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Unavailable,
+            RETRY_LIMIT,
+        ),
+        E::Storage(_) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
     }
 }
 

@@ -12,7 +12,7 @@ use super::admin::AdminRoute;
 use super::exchange::Operation;
 use super::query;
 use crate::oci::{Digest, DigestError, NameError, Reference, RepositoryName};
-use crate::registry::Door;
+use crate::registry::{Door, UploadId};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +20,15 @@ pub(super) enum Route<'a> {
     /// `/v2/`: is this a registry?
     Base(Door),
     Manifest(Target<'a>, Reference),
+    PutManifest(Target<'a>, Reference),
+    DeleteManifest(Target<'a>, Reference),
     Blob(Target<'a>, Digest),
+    DeleteBlob(Target<'a>, Digest),
+    /// `POST .../blobs/uploads/`
+    BeginUpload(Target<'a>),
+    Upload(Target<'a>, UploadStep, UploadId),
+    /// `/v2/_catalog`
+    Catalog,
     Tags(Target<'a>, Page),
     Referrers(Target<'a>, Digest),
     /// `/livez`
@@ -44,6 +52,19 @@ pub(super) struct Target<'a> {
     pub(super) name: RepositoryName,
 }
 
+/// What is done to an upload session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UploadStep {
+    /// GET: how far it is.
+    Status,
+    /// PATCH
+    Append,
+    /// PUT
+    Finish,
+    /// DELETE
+    Cancel,
+}
+
 /// How many tags a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
@@ -58,8 +79,10 @@ pub(super) enum Page {
 pub(super) enum RouteError {
     #[error("there is nothing at this path")]
     NotFound,
-    #[error("only GET and HEAD are supported: this registry caches others and takes no pushes")]
+    #[error("this method is not supported here")]
     Method,
+    #[error("only GET and HEAD are supported here: pushes go to the main door")]
+    MirrorMethod,
     #[error("only POST is supported here")]
     PostOnly,
     #[error("the path is not properly percent-encoded")]
@@ -71,11 +94,27 @@ pub(super) enum RouteError {
     /// A tag that cannot exist, so it is unknown (the conformance suite wants 404).
     #[error(transparent)]
     Tag(NameError),
+    /// A tag that cannot exist, and is to be made.
+    #[error(transparent)]
+    NewTag(NameError),
+    #[error("there is no such upload: it has ended, or was given up for too long")]
+    Upload,
     #[error("n must be a whole number")]
     Page,
 }
 
 impl Target<'_> {
+    /// The path of something in the repository, as the client reaches it.
+    pub(super) fn path(&self, rest: &str) -> String {
+        let door = match (self.door, &self.host) {
+            (Door::Mirror, _) => "/mirror".to_owned(),
+            (Door::Main, Some(host)) => format!("/{host}"),
+            (Door::Main, None) => String::new(),
+        };
+        let ns = self.ns.as_deref().map(|ns| format!("?ns={ns}"));
+        format!("{door}/v2/{}/{rest}{}", self.name, ns.unwrap_or_default())
+    }
+
     /// Whether the client has another place to ask when we fail.
     pub(super) fn falls_through(&self) -> bool {
         self.door == Door::Mirror || self.ns.is_some()
@@ -86,17 +125,35 @@ impl<'a> Route<'a> {
     pub(super) fn target(&self) -> Option<&Target<'a>> {
         match self {
             Self::Manifest(target, _)
+            | Self::PutManifest(target, _)
+            | Self::DeleteManifest(target, _)
             | Self::Blob(target, _)
+            | Self::DeleteBlob(target, _)
+            | Self::BeginUpload(target)
+            | Self::Upload(target, ..)
             | Self::Tags(target, _)
             | Self::Referrers(target, _) => Some(target),
-            Self::Base(_) | Self::Live | Self::Ready | Self::Metrics | Self::Admin(_) => None,
+            Self::Base(_) | Self::Catalog | Self::Live | Self::Ready | Self::Metrics | Self::Admin(_) => None,
         }
+    }
+
+    /// Whether it changes what a repository holds: then its body takes as long as it takes.
+    pub(super) fn writes(&self) -> bool {
+        matches!(
+            self,
+            Self::PutManifest(..)
+                | Self::DeleteManifest(..)
+                | Self::DeleteBlob(..)
+                | Self::BeginUpload(_)
+                | Self::Upload(..)
+        )
     }
 
     /// The door to content; none for what is about the daemon itself.
     pub(super) fn door(&self) -> Option<Door> {
         match self {
             Self::Base(door) => Some(*door),
+            Self::Catalog => Some(Door::Main),
             other => other.target().map(|target| target.door),
         }
     }
@@ -107,6 +164,10 @@ impl<'a> Route<'a> {
             Self::Base(_) => Operation::Base,
             Self::Manifest(..) if head => Operation::ManifestHead,
             Self::Manifest(..) => Operation::Manifest,
+            Self::PutManifest(..) => Operation::ManifestPut,
+            Self::DeleteManifest(..) | Self::DeleteBlob(..) => Operation::Delete,
+            Self::BeginUpload(_) | Self::Upload(..) => Operation::Upload,
+            Self::Catalog => Operation::Catalog,
             Self::Blob(..) if head => Operation::BlobHead,
             Self::Blob(..) => Operation::Blob,
             Self::Tags(..) => Operation::Tags,
@@ -124,7 +185,7 @@ enum Verb {
     Blob,
     Tags,
     Referrers,
-    /// An upload, which is refused for what it is and not as a bad digest.
+    /// An upload, whose last component is a session, or nothing where one begins.
     Upload,
 }
 
@@ -163,9 +224,14 @@ pub(super) fn parse<'a>(
     if rest.is_empty() {
         return readable(method).map(|()| Route::Base(door));
     }
+    if rest == "_catalog" && door == Door::Main && host.is_none() {
+        return readable(method).map(|()| Route::Catalog);
+    }
     let (name, verb, last) = split(rest).ok_or(RouteError::NotFound)?;
     let name = name.parse().map_err(RouteError::Name)?;
-    readable(method)?;
+    if door == Door::Mirror && readable(method).is_err() {
+        return Err(RouteError::MirrorMethod);
+    }
     let query = uri.query().unwrap_or_default();
     let ns = query::get(query, "ns").filter(|ns| !ns.is_empty());
     let target = Target {
@@ -175,20 +241,22 @@ pub(super) fn parse<'a>(
         name,
     };
     match verb {
-        Verb::Manifest if last.contains(':') => {
+        Verb::Manifest => manifest(method, target, last),
+        Verb::Blob => {
             let digest = last.parse().map_err(RouteError::Digest)?;
-            Ok(Route::Manifest(target, Reference::Digest(digest)))
+            match *method {
+                Method::GET | Method::HEAD => Ok(Route::Blob(target, digest)),
+                Method::DELETE => Ok(Route::DeleteBlob(target, digest)),
+                _ => Err(RouteError::Method),
+            }
         }
-        Verb::Manifest => {
-            let tag = last.parse().map_err(RouteError::Tag)?;
-            Ok(Route::Manifest(target, Reference::Tag(tag)))
+        Verb::Referrers => {
+            readable(method)?;
+            let digest = last.parse().map_err(RouteError::Digest)?;
+            Ok(Route::Referrers(target, digest))
         }
-        Verb::Blob => Ok(Route::Blob(target, last.parse().map_err(RouteError::Digest)?)),
-        Verb::Referrers => Ok(Route::Referrers(
-            target,
-            last.parse().map_err(RouteError::Digest)?,
-        )),
         Verb::Tags => {
+            readable(method)?;
             let page = match query::get(query, "n") {
                 None => Page::Some,
                 Some(n) => match n.parse::<u64>() {
@@ -199,7 +267,37 @@ pub(super) fn parse<'a>(
             };
             Ok(Route::Tags(target, page))
         }
-        Verb::Upload => Err(RouteError::NotFound),
+        Verb::Upload if last.is_empty() => match *method {
+            Method::POST => Ok(Route::BeginUpload(target)),
+            _ => Err(RouteError::Method),
+        },
+        Verb::Upload => {
+            let step = match *method {
+                Method::GET | Method::HEAD => UploadStep::Status,
+                Method::PATCH => UploadStep::Append,
+                Method::PUT => UploadStep::Finish,
+                Method::DELETE => UploadStep::Cancel,
+                _ => return Err(RouteError::Method),
+            };
+            let id = UploadId::parse(last).ok_or(RouteError::Upload)?;
+            Ok(Route::Upload(target, step, id))
+        }
+    }
+}
+
+fn manifest<'a>(method: &Method, target: Target<'a>, last: &str) -> Result<Route<'a>, RouteError> {
+    let put = method == Method::PUT;
+    let reference = if last.contains(':') {
+        Reference::Digest(last.parse().map_err(RouteError::Digest)?)
+    } else {
+        let bad = if put { RouteError::NewTag } else { RouteError::Tag };
+        Reference::Tag(last.parse().map_err(bad)?)
+    };
+    match *method {
+        Method::GET | Method::HEAD => Ok(Route::Manifest(target, reference)),
+        Method::PUT => Ok(Route::PutManifest(target, reference)),
+        Method::DELETE => Ok(Route::DeleteManifest(target, reference)),
+        _ => Err(RouteError::Method),
     }
 }
 

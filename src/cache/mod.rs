@@ -163,7 +163,7 @@ pub struct Cache {
 
 struct Shared {
     storage: Storage,
-    repositories: Repositories,
+    repositories: Arc<Repositories>,
     metrics: Arc<Metrics>,
     fills: Inflight,
     access: access::Access,
@@ -203,7 +203,7 @@ impl Cache {
 
     /// The same, with the switch that the upstreams read.
     pub fn switched(storage: Storage, metrics: Arc<Metrics>, fill_threads: Handle, offline: Offline) -> Self {
-        let repositories = Repositories::new(storage.index.clone());
+        let repositories = Arc::new(Repositories::new(storage.index.clone()));
         let shared = Shared {
             storage,
             repositories,
@@ -255,6 +255,11 @@ impl Cache {
     pub fn close(&self) {
         self.flush_access();
         self.shared.storage.close();
+    }
+
+    /// What all repositories hold.
+    pub fn repositories(&self) -> &Arc<Repositories> {
+        &self.shared.repositories
     }
 
     /// The data folder.

@@ -114,6 +114,16 @@ pub(super) const CREDENTIAL: &[&str] = &[
     "profile",
     "anonymous",
 ];
+/// Keys of `[hosted]`.
+pub(super) const HOSTED: &[&str] = &[
+    "grace",
+    "collect_interval",
+    "upload_timeout",
+    "namespaces",
+    "template",
+];
+/// Keys of each `[[hosted.template]]`.
+pub(super) const TEMPLATE: &[&str] = &["pattern", "description", "tags", "except", "quota"];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access"];
 
@@ -124,14 +134,16 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("storage", STORAGE),
     ("cache", CACHE),
     ("upstream.<prefix>", UPSTREAM),
+    ("hosted", HOSTED),
     ("log", LOG),
 ];
 
 /// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
-/// in lists are in `cache.tag_rule`, `warm`, and in `tag_rule`, `mirrors`, `bandwidth_window` and `credential` of
+/// in lists are in `cache.tag_rule`, `warm`, `hosted.template`, and in `tag_rule`, `mirrors`, `bandwidth_window` and `credential` of
 /// `upstream.<prefix>`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const TABLES: [(&str, &[&str]); 6] = [
+    const TABLES: [(&str, &[&str]); 7] = [
+        ("hosted.template", TEMPLATE),
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),
         ("upstream.<prefix>.mirrors", MIRROR),

@@ -7,6 +7,7 @@ mod credentials;
 mod fault;
 mod freshness;
 mod glob;
+mod hosted;
 mod images;
 mod keys;
 mod mirror;
@@ -29,6 +30,7 @@ pub use credentials::{
 pub use fault::{ConfigFaults, Fault};
 pub use freshness::{Freshness, TagRule};
 pub use glob::Glob;
+pub use hosted::{HostedConfig, RepositoryTemplate};
 pub use images::ImagePattern;
 pub use keys::known_keys;
 pub use mirror::{Mirror, Rewrite};
@@ -57,6 +59,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The lists of images that are kept warm, in their order.
     pub warm: Vec<WarmList>,
+    /// Repositories of our own.
+    pub hosted: HostedConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -137,6 +141,7 @@ impl Config {
             cache.mirror.as_deref(),
             &mut faults,
         );
+        let hosted = HostedConfig::read(sources.hosted, &mut faults);
         let log = LogConfig::read(sources.log, &mut faults);
         if !faults.is_empty() {
             return Err(ConfigFaults::new(faults));
@@ -152,6 +157,7 @@ impl Config {
             cache,
             upstreams,
             warm,
+            hosted,
             log,
         })
     }

@@ -117,6 +117,7 @@ pub(super) struct Sources {
     pub(super) tls: Section,
     pub(super) storage: Section,
     pub(super) cache: Section,
+    pub(super) hosted: Section,
     pub(super) log: Section,
     /// By prefix; the built-in ones are always there.
     pub(super) upstreams: BTreeMap<String, Section>,
@@ -140,6 +141,7 @@ impl Sources {
             tls: section("server.tls"),
             storage: section("storage"),
             cache: section("cache"),
+            hosted: section("hosted"),
             log: section("log"),
             upstreams: BUILTINS.iter().map(|known| builtin(known.prefix)).collect(),
             warm: Vec::new(),
@@ -153,6 +155,7 @@ impl Sources {
             "server.tls" => Some(&mut self.tls),
             "storage" => Some(&mut self.storage),
             "cache" => Some(&mut self.cache),
+            "hosted" => Some(&mut self.hosted),
             "log" => Some(&mut self.log),
             _ => None,
         }
@@ -265,7 +268,7 @@ impl Sources {
         let dotted = path.replace("__", ".");
         if path
             .split("__")
-            .any(|part| matches!(part, "tag_rule" | "bandwidth_window" | "credential"))
+            .any(|part| matches!(part, "tag_rule" | "bandwidth_window" | "credential" | "template"))
         {
             return Err((
                 dotted,

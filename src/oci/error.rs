@@ -7,15 +7,21 @@ use serde::Serialize;
 #[expect(missing_docs, reason = "each variant is the spec's code of the same name")]
 pub enum ErrorCode {
     BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
     DigestInvalid,
+    ManifestBlobUnknown,
     ManifestInvalid,
     ManifestUnknown,
     NameInvalid,
     NameUnknown,
     SizeInvalid,
     Denied,
+    Unauthorized,
     Unsupported,
     TooManyRequests,
+    /// Not of the spec's table: what Amazon ECR and distribution say of a tag that is not to be had.
+    TagInvalid,
     /// Not of the spec's table, but what clients of distribution know for 5xx.
     Unknown,
     /// As [`ErrorCode::Unknown`], for a failing or slow upstream.
@@ -27,6 +33,11 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",

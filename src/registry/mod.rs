@@ -2,6 +2,7 @@
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hosted;
 mod inspect;
 mod reference;
 mod resolve;
@@ -14,7 +15,12 @@ use crate::oci::{Descriptor, Digest, Reference, RepositoryName};
 pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
 pub use crate::repository::StoredManifest;
-pub use crate::storage::{BlobReader, ReadError};
+pub use crate::repository::hosted::{
+    Collected, Error as HostedError, Hosted, HostedRepository, Pushed, Pushing, Settings, TagMutability,
+    key_of,
+};
+pub use crate::storage::{BlobReader, ReadError, Upload, UploadId};
+pub use hosted::{Intent, Located, Lost, Template, Templates};
 pub use reference::OwnAddresses;
 pub use resolve::{Asked, Door, Names};
 
@@ -62,12 +68,38 @@ pub struct Registry {
     cache: Cache,
     names: Names,
     own: OwnAddresses,
+    hosted: Hosted,
+    templates: Templates,
+    /// First components that no upstream is asked for.
+    namespaces: Vec<Box<str>>,
+}
+
+/// What is ours beside the cache.
+pub struct Ours {
+    /// The hosted repositories.
+    pub hosted: Hosted,
+    /// Which of them a push makes.
+    pub templates: Templates,
+    /// First components of names that no upstream is asked for, whether such a repository exists or not.
+    pub namespaces: Vec<Box<str>>,
 }
 
 impl Registry {
-    /// The door to what `cache` fetches, by `names`. `own`: where clients reach us.
-    pub fn new(cache: Cache, names: Names, own: OwnAddresses) -> Self {
-        Self { cache, names, own }
+    /// The door to what `cache` fetches, by `names`, and to what is `ours`. `own`: where clients reach us.
+    pub fn new(cache: Cache, names: Names, own: OwnAddresses, ours: Ours) -> Self {
+        Self {
+            cache,
+            names,
+            own,
+            hosted: ours.hosted,
+            templates: ours.templates,
+            namespaces: ours.namespaces,
+        }
+    }
+
+    /// The hosted repositories.
+    pub fn hosted(&self) -> &Hosted {
+        &self.hosted
     }
 
     /// Which repository a client means.

@@ -83,6 +83,12 @@ impl Names {
         })
     }
 
+    /// Whether a name begins with an upstream's prefix or host, or with what can only be a host.
+    pub(super) fn leads_elsewhere(&self, name: &RepositoryName) -> bool {
+        let first = name.as_str().split('/').next().unwrap_or_default();
+        self.knows(first) || first.contains('.')
+    }
+
     /// Which repository a client means; "name unknown" when it means none of ours.
     pub(super) fn resolve(&self, asked: &Asked<'_>) -> Result<Repository, Error> {
         let (upstream, name) = match asked.door {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest};
@@ -29,28 +30,21 @@ const STEP: u64 = 16 * 1024 * 1024;
 /// Bytes after which what is there is synced, so that the closing request waits for little.
 const SYNC_EVERY: u64 = 64 * 1024 * 1024;
 
-/// The name of a session: 128 random bits as 32 hexadecimal digits, which nobody guesses.
+/// The name of a session: a random UUID, which nobody guesses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct UploadId([u8; 16]);
+pub struct UploadId(Uuid);
 
 impl UploadId {
-    fn random() -> Result<Self, Error> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| Error::Index(format!("no random numbers: {error}")))?;
-        Ok(Self(bytes))
-    }
-
     /// Reads what [`Display`](std::fmt::Display) writes, and nothing else.
     pub fn parse(text: &str) -> Option<Self> {
-        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        let bytes = hex::decode(text).ok().filter(|_| lower)?;
-        Some(Self(bytes.try_into().ok()?))
+        let id = Self(Uuid::try_parse(text).ok()?);
+        (id.to_string() == text).then_some(id)
     }
 }
 
 impl std::fmt::Display for UploadId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        self.0.hyphenated().fmt(f)
     }
 }
 
@@ -187,7 +181,7 @@ impl Uploads {
         let shared = self.shared.clone();
         let room = shared.space.reserve(Account::Hosted, size.unwrap_or(0));
         let room = room.map_err(Error::NoRoom)?;
-        let id = UploadId::random()?;
+        let id = UploadId(Uuid::new_v4());
         let path = shared.path(id);
         let file = File::options()
             .read(true)
@@ -641,7 +635,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_nothing_else() {
-        let id = UploadId::random().unwrap();
+        let id = UploadId(Uuid::new_v4());
         assert_eq!(UploadId::parse(&id.to_string()), Some(id));
         assert!(!format!("{id:?}").contains(&id.to_string()));
         let upper = id.to_string().to_ascii_uppercase();

@@ -23,11 +23,24 @@ pub(in crate::api) async fn get(
     let found = asking.shared.registry.blob(repository, digest).await;
     let answer = found.map_err(Failure::Registry)?;
     asking.note(answer.status);
+    reply(asking, answer.value, digest).await
+}
+
+/// A blob or a part of it, unless the client has it; of one for HEAD the size.
+pub(super) async fn reply(
+    asking: &Asking<'_>,
+    reader: BlobReader,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
     let tag = DigestHeaders::new(digest);
     if is_known_to_client(asking.headers, tag.tag()) {
         return Ok(Reply::new(StatusCode::NOT_MODIFIED, Content::Empty).digest(tag));
     }
-    let reader = answer.value;
+    if asking.method == Method::HEAD {
+        let mut reply = described(Reply::new(StatusCode::OK, Content::Empty), tag);
+        reply.length = reader.size();
+        return Ok(reply);
+    }
     let mapped = asking.connection.takes_mapped(asking.version);
     match wanted(asking.headers, tag.tag()) {
         Wanted::Whole => {

@@ -8,7 +8,7 @@ use crate::api::body::Content;
 use crate::api::reply::{DigestHeaders, Reply, is_known_to_client};
 use crate::api::rescue::Failure;
 use crate::oci::{MediaType, OCI_INDEX, Reference};
-use crate::registry::Repository;
+use crate::registry::{Repository, StoredManifest};
 
 /// The types that nearly all manifests have, so that their header values need no copy.
 const USUAL_TYPES: [&str; 4] = [
@@ -24,26 +24,34 @@ pub(in crate::api) async fn get(
     repository: &Repository,
     reference: &Reference,
 ) -> Result<Reply, Failure> {
-    match reference {
-        Reference::Tag(tag) => asking.exchange.tag = Some(tag.clone()),
-        Reference::Digest(digest) => asking.exchange.digest = Some(*digest),
-    }
+    note(asking, reference);
     let found = asking.shared.registry.manifest(repository, reference).await;
     let answer = found.map_err(Failure::Registry)?;
     asking.note(answer.status);
     if asking.method == Method::GET && answer.status.saves_a_pull() {
         repository.pull_saved();
     }
-    let manifest = answer.value;
+    Ok(reply(asking, &answer.value))
+}
+
+/// Notes what is asked for.
+pub(super) fn note(asking: &mut Asking<'_>, reference: &Reference) {
+    match reference {
+        Reference::Tag(tag) => asking.exchange.tag = Some(tag.clone()),
+        Reference::Digest(digest) => asking.exchange.digest = Some(*digest),
+    }
+}
+
+/// A manifest that is here, unless the client has it.
+pub(super) fn reply(asking: &mut Asking<'_>, manifest: &StoredManifest) -> Reply {
     asking.exchange.digest = Some(manifest.digest);
     let digest = DigestHeaders::new(&manifest.digest);
     if is_known_to_client(asking.headers, digest.tag()) {
-        return Ok(Reply::new(StatusCode::NOT_MODIFIED, Content::Empty).digest(digest));
+        return Reply::new(StatusCode::NOT_MODIFIED, Content::Empty).digest(digest);
     }
-    let reply = Reply::new(StatusCode::OK, Content::Full(manifest.bytes.clone()));
-    Ok(reply
+    Reply::new(StatusCode::OK, Content::Full(manifest.bytes.clone()))
         .with(header::CONTENT_TYPE, content_type(&manifest.media_type))
-        .digest(digest))
+        .digest(digest)
 }
 
 fn content_type(media_type: &MediaType) -> HeaderValue {

@@ -2,9 +2,11 @@
 //! [`Reply`] or a failure; it neither authorizes nor renders errors.
 
 pub(super) mod blobs;
+pub(super) mod hosted;
 pub(super) mod manifests;
 pub(super) mod referrers;
 pub(super) mod tags;
+pub(super) mod uploads;
 
 use bytes::Bytes;
 use http::{StatusCode, header};

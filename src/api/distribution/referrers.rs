@@ -31,25 +31,32 @@ pub(in crate::api) async fn list(
     let answer = found.map_err(Failure::Registry)?;
     asking.note(answer.status);
     let wanted = query::get(asking.uri.query().unwrap_or_default(), "artifactType");
-    let body = Bytes::from(index(&answer.value, wanted.as_deref()));
+    let listed: Vec<_> = answer
+        .value
+        .iter()
+        .filter(|one| wanted.is_none() || one.artifact_type.as_deref() == wanted.as_deref())
+        .collect();
+    Ok(reply(listed, wanted.is_some()))
+}
+
+/// The index of what refers to something. `filtered`: it is less than all, because the client asked for one type.
+pub(super) fn reply<'a>(listed: impl IntoIterator<Item = &'a Descriptor>, filtered: bool) -> Reply {
+    let body = Bytes::from(index(listed.into_iter().collect()));
     let mut reply = Reply::new(StatusCode::OK, Content::Full(body))
         .with(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
-    if wanted.is_some() {
+    if filtered {
         reply
             .headers
             .insert(&FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    Ok(reply)
+    reply
 }
 
-fn index(descriptors: &[Descriptor], artifact_type: Option<&str>) -> Vec<u8> {
-    let fits = |descriptor: &&Descriptor| {
-        artifact_type.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
-    };
+fn index(manifests: Vec<&Descriptor>) -> Vec<u8> {
     let index = Index {
         schema_version: 2,
         media_type: OCI_INDEX,
-        manifests: descriptors.iter().filter(fits).collect(),
+        manifests,
     };
     // Strings and numbers always serialize.
     serde_json::to_vec(&index).unwrap_or_default()
@@ -60,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filtered_and_not() {
+    fn as_the_specification_writes_it() {
         let one = r#"{"mediaType":"m","digest":"sha256:1","size":1,"artifactType":"a/b+json","annotations":{"k":"v"}}"#;
         let two = r#"{"mediaType":"m","digest":"sha256:2","size":2}"#;
         let all: Vec<Descriptor> = [one, two]
@@ -69,9 +76,8 @@ mod tests {
             .collect();
         let head =
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
-        let text = |filter| String::from_utf8(index(&all, filter)).unwrap();
-        assert_eq!(text(None), format!("{head}{one},{two}]}}"));
-        assert_eq!(text(Some("a/b+json")), format!("{head}{one}]}}"));
-        assert_eq!(text(Some("other")), format!("{head}]}}"));
+        let text = String::from_utf8(index(all.iter().collect())).unwrap();
+        assert_eq!(text, format!("{head}{one},{two}]}}"));
+        assert_eq!(index(Vec::new()), format!("{head}]}}").into_bytes());
     }
 }

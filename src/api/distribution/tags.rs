@@ -39,6 +39,11 @@ pub(in crate::api) async fn list(
         Page::Some => (&*answer.value.tags, answer.value.next_query.as_deref()),
         Page::Nothing => (&[][..], None),
     };
+    Ok(reply(asking, target, tags, next))
+}
+
+/// A page of tags, and the query of the next one.
+pub(super) fn reply(asking: &Asking<'_>, target: &Target<'_>, tags: &[String], next: Option<&str>) -> Reply {
     let list = List {
         name: target.name.as_str(),
         tags,
@@ -52,5 +57,5 @@ pub(in crate::api) async fn list(
             .headers
             .extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
     }
-    Ok(reply)
+    reply
 }

@@ -118,6 +118,15 @@ impl Hosted {
         detached(work).await
     }
 
+    /// Ends a session without a blob.
+    pub async fn cancel_upload(&self, upload: Upload) -> Result<(), Error> {
+        blocking(move || {
+            upload.cancel();
+            Ok(())
+        })
+        .await
+    }
+
     /// Takes a blob into a repository that another one holds, of which the caller may read. Whether it was there.
     pub async fn mount(
         &self,

@@ -1,0 +1,202 @@
+//! Blob uploads (distribution spec, "Pushing Blobs"): in one request, in chunks, streamed, or mounted from another
+//! repository.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::api::Asking;
+use crate::api::body::Content;
+use crate::api::incoming::Incoming;
+use crate::api::query;
+use crate::api::reply::{DigestHeaders, Reply};
+use crate::api::rescue::Failure;
+use crate::api::route::{Target, UploadStep};
+use crate::oci::{Algorithm, Digest};
+use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId, key_of};
+
+static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// POST: begins a session, takes the whole blob, or mounts it.
+pub(in crate::api) async fn begin(
+    asking: &mut Asking<'_>,
+    repository: &HostedRepository,
+    target: &Target<'_>,
+) -> Result<Reply, Failure> {
+    let query = asking.uri.query().unwrap_or_default();
+    if let Some(digest) = query::get(query, "mount") {
+        let digest = digest.parse().map_err(Failure::Digest)?;
+        if mount(asking, repository, &digest).await? {
+            asking.exchange.digest = Some(digest);
+            return Ok(created(target, &digest));
+        }
+    }
+    let whole = match query::get(query, "digest") {
+        Some(digest) => Some(digest.parse::<Digest>().map_err(Failure::Digest)?),
+        None => None,
+    };
+    let algorithm = match (&whole, query::get(query, "digest-algorithm").as_deref()) {
+        (Some(digest), _) => digest.algorithm(),
+        (None, Some("sha512")) => Algorithm::Sha512,
+        (None, Some("sha256") | None) => Algorithm::Sha256,
+        (None, Some(_)) => return Err(Failure::Algorithm),
+    };
+    let mut body = Incoming::of(asking);
+    let size = whole.and_then(|_| body.announced());
+    let hosted = asking.shared.registry.hosted();
+    let upload = hosted
+        .begin_upload(repository, asking.caller(), algorithm, size)
+        .await
+        .map_err(Failure::Hosted)?;
+    match whole {
+        Some(digest) => {
+            asking.exchange.digest = Some(digest);
+            let upload = take_in(asking, upload, &mut body).await?;
+            finish(asking, repository, target, upload, &digest).await
+        }
+        None => Ok(going_on(StatusCode::ACCEPTED, target, &upload)),
+    }
+}
+
+/// Whether the blob was to be had from another repository that the caller may read.
+async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Digest) -> Result<bool, Failure> {
+    let query = asking.uri.query().unwrap_or_default();
+    let (registry, hosted) = (&asking.shared.registry, asking.shared.registry.hosted());
+    let sources = match query::get(query, "from") {
+        Some(from) => {
+            let Ok(name) = from.parse() else { return Ok(false) };
+            let asked = Asked {
+                door: Door::Main,
+                host: None,
+                ns: None,
+                name: &name,
+            };
+            match registry.locate(&asked, Intent::Read).await {
+                Ok(Located::Hosted(source)) if asking.may_read(&source.name) => vec![source.key.clone()],
+                // What the cache keeps of an upstream's repository may be given to whoever may pull from it.
+                Ok(Located::PullThrough(source)) if asking.may_pull(&source) => vec![source.key().clone()],
+                _ => Vec::new(),
+            }
+        }
+        None => {
+            let holders = hosted.holders(digest).await.map_err(Failure::Hosted)?;
+            let readable = holders.into_iter().filter(|name| asking.may_read(name));
+            readable.map(|name| key_of(&name)).collect()
+        }
+    };
+    for source in sources {
+        if hosted
+            .mount(repository, &source, digest)
+            .await
+            .map_err(Failure::Hosted)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// GET, PATCH, PUT and DELETE of a session.
+pub(in crate::api) async fn step(
+    asking: &mut Asking<'_>,
+    repository: &HostedRepository,
+    target: &Target<'_>,
+    (step, id): (UploadStep, UploadId),
+) -> Result<Reply, Failure> {
+    let hosted = asking.shared.registry.hosted();
+    let upload = hosted
+        .take_upload(repository, asking.caller(), id)
+        .await
+        .map_err(Failure::Hosted)?;
+    match step {
+        UploadStep::Status => Ok(going_on(StatusCode::NO_CONTENT, target, &upload)),
+        UploadStep::Cancel => {
+            hosted.cancel_upload(upload).await.map_err(Failure::Hosted)?;
+            Ok(Reply::new(StatusCode::NO_CONTENT, Content::Empty))
+        }
+        UploadStep::Append => {
+            let mut body = Incoming::of(asking);
+            check_range(asking, target, &upload, &body)?;
+            let upload = take_in(asking, upload, &mut body).await?;
+            Ok(going_on(StatusCode::ACCEPTED, target, &upload))
+        }
+        UploadStep::Finish => {
+            let query = asking.uri.query().unwrap_or_default();
+            let digest = query::get(query, "digest").ok_or(Failure::NoDigest)?;
+            let digest = digest.parse().map_err(Failure::Digest)?;
+            asking.exchange.digest = Some(digest);
+            let mut body = Incoming::of(asking);
+            check_range(asking, target, &upload, &body)?;
+            let upload = take_in(asking, upload, &mut body).await?;
+            finish(asking, repository, target, upload, &digest).await
+        }
+    }
+}
+
+/// `Content-Range: <first>-<last>`, without a unit: the chunk has to go on where the session is.
+fn check_range(
+    asking: &Asking<'_>,
+    target: &Target<'_>,
+    upload: &Upload,
+    body: &Incoming,
+) -> Result<(), Failure> {
+    let Some(range) = asking.headers.get(header::CONTENT_RANGE) else {
+        return Ok(());
+    };
+    let text = range.to_str().unwrap_or_default();
+    let text = text.strip_prefix("bytes ").unwrap_or(text);
+    let text = text.split('/').next().unwrap_or_default();
+    let (first, last) = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?)))
+        .ok_or(Failure::ContentRange)?;
+    if first != upload.size() {
+        let at = target.path(&format!("blobs/uploads/{}", upload.id()));
+        return Err(Failure::Chunk(upload.size(), at));
+    }
+    let length = last.checked_sub(first).and_then(|length| length.checked_add(1));
+    if length.is_none() || body.announced().is_some_and(|size| Some(size) != length) {
+        return Err(Failure::ContentRange);
+    }
+    Ok(())
+}
+
+/// Takes the body in. What came of one that breaks off stays.
+async fn take_in(asking: &Asking<'_>, mut upload: Upload, body: &mut Incoming) -> Result<Upload, Failure> {
+    let hosted = asking.shared.registry.hosted();
+    while let Some(piece) = body.piece().await.map_err(Failure::Body)? {
+        upload = hosted.append(upload, piece).await.map_err(Failure::Hosted)?;
+    }
+    Ok(upload)
+}
+
+async fn finish(
+    asking: &Asking<'_>,
+    repository: &HostedRepository,
+    target: &Target<'_>,
+    upload: Upload,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    let hosted = asking.shared.registry.hosted();
+    let finished = hosted.finish_upload(repository, upload, digest).await;
+    finished.map_err(Failure::Hosted)?;
+    Ok(created(target, digest))
+}
+
+fn created(target: &Target<'_>, digest: &Digest) -> Reply {
+    Reply::new(StatusCode::CREATED, Content::Empty)
+        .digest(DigestHeaders::new(digest))
+        .located(&target.path(&format!("blobs/{digest}")))
+}
+
+/// Where the session goes on, and at which byte.
+fn going_on(status: StatusCode, target: &Target<'_>, upload: &Upload) -> Reply {
+    let id = upload.id().to_string();
+    let last = upload.size().saturating_sub(1);
+    let mut reply = Reply::new(status, Content::Empty).located(&target.path(&format!("blobs/uploads/{id}")));
+    let headers = [(header::RANGE, format!("0-{last}")), (UPLOAD_UUID.clone(), id)];
+    for (name, text) in headers {
+        reply
+            .headers
+            .extend(HeaderValue::try_from(text).ok().map(|value| (name, value)));
+    }
+    reply
+}

@@ -1,0 +1,111 @@
+//! The body of a request that pushes: read whole where it is small, else piece by piece.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+
+use super::Asking;
+use super::rescue::Failure;
+use crate::server::RequestBody;
+
+/// Bytes that are handed on at a time.
+const PIECE: usize = 1024 * 1024;
+/// How long a client may send nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why a body cannot be read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the request's body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the request's body broke off: {0}")]
+    Cut(String),
+    #[error("nothing came for {IDLE:?}")]
+    Idle,
+}
+
+/// The whole body, `most` bytes of it.
+pub(super) async fn whole(asking: &mut Asking<'_>, most: usize) -> Result<Bytes, Failure> {
+    let mut body = Incoming::of(asking);
+    if body.announced().is_some_and(|size| size > most as u64) {
+        return Err(Failure::Body(Broken::TooLarge(most)));
+    }
+    let mut all = BytesMut::new();
+    while let Some(piece) = body.frame().await.map_err(Failure::Body)? {
+        if all.len() + piece.len() > most {
+            return Err(Failure::Body(Broken::TooLarge(most)));
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
+}
+
+/// A body that comes in pieces.
+pub(super) struct Incoming {
+    body: Option<RequestBody>,
+    /// A failure that comes after what was read before it.
+    broken: Option<Broken>,
+}
+
+impl Incoming {
+    pub(super) fn of(asking: &mut Asking<'_>) -> Self {
+        Self {
+            body: asking.body.take(),
+            broken: None,
+        }
+    }
+
+    /// Its length, if the client said it.
+    pub(super) fn announced(&self) -> Option<u64> {
+        self.body.as_ref().and_then(|body| body.size_hint().exact())
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            let Some(body) = &mut self.body else {
+                return Ok(None);
+            };
+            let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+            match tokio::time::timeout(IDLE, frame).await {
+                Err(_) => return Err(Broken::Idle),
+                Ok(None) => self.body = None,
+                Ok(Some(Err(error))) => return Err(Broken::Cut(error.to_string())),
+                Ok(Some(Ok(frame))) => {
+                    // Trailers say nothing here.
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next piece, about a MiB where there is as much. What came before a failure is given first.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
+        let Some(first) = self.frame().await? else {
+            return Ok(None);
+        };
+        if first.len() >= PIECE {
+            return Ok(Some(first));
+        }
+        let mut piece = BytesMut::with_capacity(PIECE);
+        piece.extend_from_slice(&first);
+        while piece.len() < PIECE {
+            match self.frame().await {
+                Ok(Some(more)) => piece.extend_from_slice(&more),
+                Ok(None) => break,
+                Err(broken) => {
+                    self.broken = Some(broken);
+                    break;
+                }
+            }
+        }
+        Ok(Some(piece.freeze()))
+    }
+}

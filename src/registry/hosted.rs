@@ -1,0 +1,116 @@
+//! The hosted side of the door: which names are ours, and the repositories that a push makes.
+
+use std::sync::Arc;
+
+use crate::cache::Error;
+use crate::config::Glob;
+use crate::oci::RepositoryName;
+use crate::repository::hosted::{Error as HostedError, HostedRepository, Settings};
+
+use super::resolve::Asked;
+use super::{Door, Registry, Repository};
+
+/// Where a name leads.
+#[derive(Clone)]
+pub enum Located {
+    /// To an upstream, through the cache.
+    PullThrough(Repository),
+    /// To a repository of ours.
+    Hosted(Arc<HostedRepository>),
+}
+
+/// Which repositories a push makes, and how: the first that matches.
+#[derive(Clone, Debug, Default)]
+pub struct Templates(Vec<Template>);
+
+/// How a repository is made.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The names that it is about.
+    pub pattern: Glob,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+impl Templates {
+    /// In the order in which they are looked at.
+    pub fn new(templates: Vec<Template>) -> Self {
+        Self(templates)
+    }
+
+    fn settings(&self, name: &RepositoryName) -> Option<Settings> {
+        let found = self
+            .0
+            .iter()
+            .find(|template| template.pattern.matches(name.as_str()));
+        found.map(|template| template.settings.clone())
+    }
+}
+
+/// What is to be done with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Something is asked for.
+    Read,
+    /// Something is pushed: a repository that a template describes is made.
+    Push,
+    /// Something is removed.
+    Delete,
+}
+
+impl Registry {
+    /// Where the name that a client asks by leads. Ours come before the mirrored upstream's, and never before a name that
+    /// says its upstream; on the mirror door there are none.
+    ///
+    /// # Errors
+    /// "Name unknown", also for a namespace of ours, of which no upstream is asked.
+    pub async fn locate(&self, asked: &Asked<'_>, intent: Intent) -> Result<Located, Lost> {
+        let bare =
+            asked.door == Door::Main && asked.ns.is_none_or(|ns| self.is_own(ns)) && asked.host.is_none();
+        if bare && !self.names.leads_elsewhere(asked.name) {
+            if let Some(found) = self.hosted.repository(asked.name).await? {
+                return Ok(Located::Hosted(found));
+            }
+            if intent == Intent::Push {
+                return Ok(Located::Hosted(self.make(asked.name).await?));
+            }
+            if asked.ns.is_some() || self.is_ours(asked.name) {
+                return Err(HostedError::NameUnknown.into());
+            }
+        }
+        Ok(Located::PullThrough(self.names.resolve(asked)?))
+    }
+
+    async fn make(&self, name: &RepositoryName) -> Result<Arc<HostedRepository>, HostedError> {
+        let Some(settings) = self.templates.settings(name) else {
+            return Err(HostedError::NameUnknown);
+        };
+        let (made, new) = self.hosted.create(name, "", settings).await?;
+        if new {
+            tracing::info!(repository = %name, "a push made this repository");
+        }
+        Ok(made)
+    }
+
+    /// Whether a host of `ns` is our own.
+    fn is_own(&self, host: &str) -> bool {
+        let own = self.own.host.as_deref();
+        own.is_some_and(|own| own.eq_ignore_ascii_case(host))
+    }
+
+    fn is_ours(&self, name: &RepositoryName) -> bool {
+        let first = name.as_str().split('/').next().unwrap_or_default();
+        self.namespaces.iter().any(|ours| &**ours == first)
+    }
+}
+
+/// Why a name leads nowhere.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Lost {
+    /// No upstream is meant by it.
+    #[error(transparent)]
+    PullThrough(#[from] Error),
+    /// It is one of ours, and does not exist.
+    #[error(transparent)]
+    Hosted(#[from] HostedError),
+}
