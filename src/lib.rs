@@ -12,12 +12,14 @@
 //! | 4 | `repository` | what a repository holds: links, manifests, tags; and what is hosted |
 //! | 3 | `upstream` | the client of other registries |
 //! | 3 | `storage` | bytes and index on disk |
+//! | 3 | `auth` | identities and policies: who is it, may they |
 //! | 3 | `server` | sockets |
 //! | 2 | `config` | plain, validated data |
 //! | 1 | `oci`, `telemetry`, `clock`, `claims`, `collapse`, `job`, `transfer`, `mapped` | words, metrics and logs, time, turns, single-flight, long work, streams, sendfile |
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod cache;
 pub mod claims;
 pub mod cli;

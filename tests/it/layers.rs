@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 3),
     ("storage", 3),
     ("server", 3),
+    ("auth", 3),
     ("config", 2),
     ("oci", 1),
     ("telemetry", 1),
@@ -49,6 +50,7 @@ const ONLY: &[(&str, &[&str])] = &[
         &["cache", "repository", "storage", "upstream", "config", "oci"],
     ),
     ("server", &["config", "telemetry", "clock", "mapped"]),
+    ("auth", &["config", "oci", "clock", "telemetry", "collapse"]),
     ("repository", &["storage", "config", "oci", "clock", "claims"]),
     ("config", &["oci"]),
 ];

@@ -1,0 +1,44 @@
+//! What is asked for, by the names that policies use: the ARN of a repository, or the registry as a whole. Made by who
+//! asks for a decision, compared by `policy`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::identity::Account;
+use crate::oci::RepositoryName;
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource(Option<Arc<str>>);
+
+impl Resource {
+    /// The registry as a whole, which policies call `*`.
+    pub fn registry() -> Self {
+        Self(None)
+    }
+
+    /// A repository: `arn:aws:ecr:<region>:<account>:repository/<name>`.
+    pub fn repository(region: &str, account: &Account, name: &RepositoryName) -> Self {
+        Self(Some(
+            format!("arn:aws:ecr:{region}:{account}:repository/{name}").into(),
+        ))
+    }
+
+    /// A public repository, whose ARN names no region.
+    pub fn public_repository(account: &Account, name: &RepositoryName) -> Self {
+        Self(Some(
+            format!("arn:aws:ecr-public::{account}:repository/{name}").into(),
+        ))
+    }
+
+    /// The ARN, or `*`.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or("*")
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
