@@ -1,5 +1,5 @@
 //! Patterns with `*`, for tags and repositories: simple enough that nobody has to look their meaning up. Used by the
-//! rules in `freshness`, and by `images`.
+//! rules in `freshness`, by `images`, and for the tags of hosted repositories.
 
 /// A pattern in which each `*` stands for any characters, `/` included, or none; all else stands for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub struct Glob(String);
 
 impl Glob {
     /// The pattern of this text, which is taken as it is.
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 

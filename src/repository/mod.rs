@@ -3,6 +3,8 @@
 //! A repository is named by its key, upstream prefix and name: `docker-hub/library/nginx`. Called by `cache`.
 
 pub mod hosted;
+pub mod immutability;
+pub mod lifecycle;
 mod manifests;
 mod memory;
 mod tags;
