@@ -193,6 +193,22 @@ impl ActionSet {
         self.0 & (1 << (action as u8)) != 0
     }
 
+    /// Whether nothing is in the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all that is in the set is in `other`, too.
+    pub fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// All that are not in the set.
     #[must_use]
     pub fn complement(self) -> Self {
@@ -348,6 +364,9 @@ mod tests {
         }
         let all: ActionSet = Word::Admin.actions().iter().copied().collect();
         assert_eq!(all.complement(), ActionSet::default());
+        assert!(all.complement().is_empty() && !pull.is_empty());
+        assert!(pull.is_within(all) && !all.is_within(pull));
+        assert_eq!(pull.union(pull.complement()), all);
     }
 
     #[test]

@@ -188,6 +188,8 @@ mod tests {
         }
     }
 
+    type Filters<'a> = &'a [(&'a str, &'a str)];
+
     #[test]
     fn settings_are_read_and_faults_named() {
         for setting in ["MUTABLE", "IMMUTABLE"] {
@@ -199,7 +201,6 @@ mod tests {
             assert_eq!((read.as_str(), filters), (setting, vec!["a*", "b"]));
         }
         let long = "x".repeat(129);
-        type Filters<'a> = &'a [(&'a str, &'a str)];
         let cases: &[(&str, Filters<'_>, &str, &str)] = &[
             (
                 "INVALID",

@@ -91,7 +91,7 @@ impl<'a> Request<'a> {
                 matches!(principal.kind(), Kind::User | Kind::Robot).then(|| one(principal.name()))
             }
             "aws:principalarn" => principal.arn().map(one),
-            "aws:principalaccount" if principal.is_anonymous() => None,
+            "aws:principalaccount" | "wharfinger:name" if principal.is_anonymous() => None,
             "aws:principalaccount" => Some(one(principal.account().as_str())),
             "aws:principaltype" => Some(one(match principal.kind() {
                 Kind::Anonymous => "Anonymous",
@@ -104,7 +104,6 @@ impl<'a> Request<'a> {
                 (!keys.is_empty()).then_some(keys)
             }
             "wharfinger:kind" => Some(one(principal.kind().as_str())),
-            "wharfinger:name" if principal.is_anonymous() => None,
             "wharfinger:name" => Some(one(principal.name())),
             "wharfinger:issuer" => principal.issuer().map(one),
             _ => self.tagged(key).or_else(|| {

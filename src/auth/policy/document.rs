@@ -22,6 +22,7 @@ pub struct Document(Arc<Parsed>);
 struct Parsed {
     text: String,
     statements: Vec<Statement>,
+    unknown_actions: Vec<String>,
 }
 
 /// What a document is attached to, which decides what its statements must say.
@@ -113,8 +114,11 @@ impl Document {
         if !reader.faults.is_empty() {
             return Err(Faults(reader.faults));
         }
-        let text = text.to_owned();
-        Ok(Self(Arc::new(Parsed { text, statements })))
+        Ok(Self(Arc::new(Parsed {
+            text: text.to_owned(),
+            statements,
+            unknown_actions: reader.unknown_actions,
+        })))
     }
 
     /// Understands a policy that is to be attached to something.
@@ -150,6 +154,12 @@ impl Document {
     pub fn statements(&self) -> &[Statement] {
         &self.0.statements
     }
+
+    /// What stands under `Action` or `NotAction` and means no action that there is, though it speaks of a service of
+    /// ours: a misspelling, or something that only AWS has. Worth a warning; a policy that denies it denies nothing.
+    pub fn unknown_actions(&self) -> &[String] {
+        &self.0.unknown_actions
+    }
 }
 
 impl Statement {
@@ -174,6 +184,7 @@ struct Reader {
     faults: Vec<Fault>,
     /// Whether this version knows variables.
     variables: bool,
+    unknown_actions: Vec<String>,
 }
 
 impl Reader {
@@ -350,13 +361,23 @@ impl Reader {
                 wildcards: true,
                 variables: false,
             };
-            // Actions of other services are none of ours, and harmless: one policy may be about several.
-            if let Ok(pattern) = Pattern::parse(text, signs) {
-                let meant = Action::ALL
-                    .iter()
-                    .filter(|action| pattern.matches(action.name(), Case::Ignored, &|_| None) == Some(true));
-                actions = meant.copied().fold(actions, ActionSet::with);
+            let Ok(pattern) = Pattern::parse(text, signs) else {
+                continue;
+            };
+            let met: ActionSet = Action::ALL
+                .iter()
+                .filter(|action| pattern.matches(action.name(), Case::Ignored, &|_| None) == Some(true))
+                .copied()
+                .collect();
+            // Actions of other services are harmless: one policy may be about several.
+            let ours = |service: &str| ["ecr", "ecr-public", "wharfinger"].contains(&service);
+            let service = text
+                .split_once(':')
+                .map(|(service, _)| service.to_ascii_lowercase());
+            if met.is_empty() && service.is_some_and(|service| ours(&service)) {
+                self.unknown_actions.push(text.to_owned());
             }
+            actions = actions.union(met);
         }
         actions
     }

@@ -403,6 +403,15 @@ fn actions_are_met_by_name() {
 }
 
 #[test]
+fn misspelt_actions_are_told() {
+    let document = document(&json!([
+        allow(&json!({"Action": ["ecr:PutImage", "ECR:PutImages", "s3:*", "*"]})),
+        allow(&json!({"NotAction": ["ecr-public:Pull*", "other:PutImage"]})),
+    ]));
+    assert_eq!(document.unknown_actions(), ["ECR:PutImages", "ecr-public:Pull*"]);
+}
+
+#[test]
 fn statements_tell_what_they_are() {
     let document = document(&json!([
         {"Sid": "new pull", "Effect": "Allow", "Action": "ecr:*"},
