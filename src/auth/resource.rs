@@ -24,6 +24,14 @@ impl Resource {
         ))
     }
 
+    /// All repositories, for what asks for none by name, such as the list of them: only a statement about all of them
+    /// is about that.
+    pub fn repositories(region: &str, account: &Account) -> Self {
+        Self(Some(
+            format!("arn:aws:ecr:{region}:{account}:repository/*").into(),
+        ))
+    }
+
     /// A public repository, whose ARN names no region.
     pub fn public_repository(account: &Account, name: &RepositoryName) -> Self {
         Self(Some(

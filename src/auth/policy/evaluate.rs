@@ -33,7 +33,8 @@ pub struct Attached<'a> {
     pub repository: Option<&'a Document>,
     /// That of the registry.
     pub registry: Option<&'a Document>,
-    /// Whether caller and resource are of one account; then either side may allow, else both must.
+    /// Whether caller and resource are of one account; then either side may allow, else both must. Callers without a
+    /// name are of the account: what everyone may, they may.
     pub same_account: bool,
     /// Whether the caller owns the registry: nobody has to allow, but a deny holds.
     pub owner: bool,

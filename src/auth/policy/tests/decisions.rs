@@ -138,6 +138,23 @@ fn who_is_meant() {
     for (name, who, own, repository, expected) in cases {
         assert_eq!(may(who, own, &repository), expected, "{name}");
     }
+    // A deny is about all of an account, and of everyone.
+    let not = |principal: Value| json!([deny(&json!({"Principal": principal}))]);
+    let everything = json!([allow(&json!({"Resource": "*"}))]);
+    let cases = [
+        ("itself", &alice, json!({"AWS": ALICE}), false),
+        ("its account", &alice, json!({"AWS": HOME}), false),
+        ("another account", &alice, json!({"AWS": "210987654321"}), true),
+        ("everyone", &alice, json!("*"), false),
+        ("the account of others", &nobody, json!({"AWS": HOME}), true),
+    ];
+    for (name, who, principal, expected) in cases {
+        assert_eq!(
+            may(who, &everything, &not(principal)),
+            expected,
+            "denied to {name}"
+        );
+    }
     // Of a deny only those are excepted who are named themselves.
     let all_but = |principal: Value| json!([deny(&json!({"NotPrincipal": principal}))]);
     let cases = [
@@ -152,7 +169,6 @@ fn who_is_meant() {
         ("the root of it", &operator, json!({"AWS": ROOT}), true),
         ("another", &user("bob"), json!({"AWS": [ALICE, ROOT]}), false),
     ];
-    let everything = json!([allow(&json!({"Resource": "*"}))]);
     for (name, who, principal, expected) in cases {
         assert_eq!(
             may(who, &everything, &all_but(principal)),
@@ -224,6 +240,25 @@ fn what_it_is_about() {
         let own = json!([allow(&about)]);
         let found = decision(&user("alice"), Action::BatchGetImage, &context, &own, &json!([]));
         assert_eq!(found.is_allowed(), expected, "{name}");
+    }
+    // What asks for no repository by name is for those who may with all of them.
+    let all = Resource::repositories("eu-north-1", &home());
+    for (about, expected) in [("*", true), ("arn:aws:ecr:*:*:repository/*", true), (app, false)] {
+        let own = document(&json!([allow(&json!({"Resource": about}))]));
+        let request = Request {
+            principal: &user("alice"),
+            action: Action::DescribeRepositories,
+            resource: &all,
+            context: &context,
+        };
+        let attached = Attached {
+            identity: slice::from_ref(&own),
+            repository: None,
+            registry: None,
+            same_account: true,
+            owner: false,
+        };
+        assert_eq!(decide(&request, &attached).is_allowed(), expected, "{about}");
     }
     // Denied is what cannot be told from what is to be denied.
     let own = json!([
