@@ -138,6 +138,13 @@ fn operators() {
         ("ArnLike", json!("arn:*:s3:*:*:bucket/k?y"), arn, true, false),
         ("ArnLike", json!("arn:aws:s3:*:bucket/key"), arn, false, false),
         ("ArnLike", json!("*"), arn, true, false),
+        (
+            "ArnLike",
+            json!("arn:aws:s3:::bucket/key"),
+            "arn:aws:s3",
+            false,
+            false,
+        ),
         ("ArnLike", json!("arn:aws:s3:::other"), arn, false, false),
         ("ArnNotLike", json!("arn:aws:s3:::bucket/*"), arn, false, true),
         ("ArnNotEquals", json!("arn:aws:s3:::other"), arn, true, true),
@@ -193,6 +200,18 @@ fn several_values() {
             holds_for(&who, &with, &condition),
             *expected,
             "{condition} {found:?}"
+        );
+    }
+}
+
+#[test]
+fn no_values_are_no_key() {
+    let who = user("alice");
+    for key in ["test:keys", "aws:TagKeys", "aws:SourceIp", "test:none"] {
+        let condition = json!({"Null": {key: "true"}});
+        assert!(
+            holds_for(&who, &context(&[("test:keys", &[])]), &condition),
+            "{key}"
         );
     }
 }

@@ -60,6 +60,30 @@ fn who_is_meant() {
             false,
         ),
         ("to those whom it lets", &alice, &pulls, aws(ROOT), true),
+        (
+            "to one of another account whom that lets",
+            &of("210987654321", "alice"),
+            &pulls,
+            aws("210987654321"),
+            true,
+        ),
+        (
+            "and to no other there",
+            &of("210987654321", "alice"),
+            &none,
+            aws("210987654321"),
+            false,
+        ),
+        (
+            "itself, and as one of the account",
+            &alice,
+            &none,
+            json!([
+                allow(&json!({"Principal": {"AWS": ALICE}})),
+                allow(&json!({"Principal": {"AWS": ROOT}})),
+            ]),
+            true,
+        ),
         ("its root needs nobody", &operator, &none, aws(ROOT), true),
         ("an account by its number", &operator, &none, aws(HOME), true),
         (
@@ -146,7 +170,7 @@ fn who_is_meant() {
         ("its account", &alice, json!({"AWS": HOME}), false),
         ("another account", &alice, json!({"AWS": "210987654321"}), true),
         ("everyone", &alice, json!("*"), false),
-        ("the account of others", &nobody, json!({"AWS": HOME}), true),
+        ("an account", &nobody, json!({"AWS": "000000000000"}), true),
     ];
     for (name, who, principal, expected) in cases {
         assert_eq!(

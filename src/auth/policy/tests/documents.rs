@@ -215,6 +215,11 @@ fn what_is_refused_and_why() {
             "`tomorrow` is no date",
         ),
         (
+            "a time without its zone",
+            condition(json!({"DateLessThan": {"a": "2026-01-31T12:00:00"}})),
+            "`2026-01-31T12:00:00` is no date",
+        ),
+        (
             "no address",
             condition(json!({"IpAddress": {"aws:SourceIp": "10.0.0.0/33"}})),
             "`10.0.0.0/33` is no",
@@ -307,6 +312,14 @@ fn what_is_understood() {
         let document = Document::parse(&text).unwrap_or_else(|faults| panic!("{name}: {faults}"));
         assert_eq!(document.text(), text, "{name}");
     }
+}
+
+#[test]
+fn as_long_as_may_be() {
+    let text = "{\"Statement\":[]}";
+    let padded = format!("{text}{}", " ".repeat(MAX_TEXT - text.len()));
+    assert!(Document::parse(&padded).is_ok());
+    assert!(Document::parse(&(padded + " ")).is_err());
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn table() {
         ("${aws:username, 'nobody'}", "alice", true),
         ("${aws:missing, 'nobody'}", "nobody", true),
         ("${aws:missing, ''}", "", true),
+        ("${aws:missing, 'a'}/${aws:other,'b' }", "a/b", true),
         ("${*}", "*", true),
         ("${*}", "x", false),
         ("${?}${$}{x}", "?${x}", true),
