@@ -22,7 +22,7 @@ pub struct Context {
     pub source_arn: Option<String>,
     /// Of which account that is: `aws:SourceAccount`.
     pub source_account: Option<String>,
-    /// What the client calls itself: `aws:UserAgent`.
+    /// What the client calls itself: `aws:UserAgent`. Its first 512 characters count.
     pub user_agent: Option<String>,
     /// Tags that the request carries: `aws:RequestTag/<key>`, and all their keys as `aws:TagKeys`.
     pub request_tags: BTreeMap<String, String>,
@@ -33,6 +33,10 @@ pub struct Context {
     /// Whatever else is known, such as the claims of a token, by keys in lower case.
     pub further: BTreeMap<String, Vec<String>>,
 }
+
+/// So much of what a client calls itself is compared: as it pleases, it could be as long as a header, and patterns cost
+/// their length times that of the text.
+const MAX_USER_AGENT: usize = 512;
 
 /// The values under a key: usually one.
 pub(super) type Values<'a> = Vec<Cow<'a, str>>;
@@ -85,7 +89,10 @@ impl<'a> Request<'a> {
             "aws:securetransport" => Some(one(if context.secure_transport { "true" } else { "false" })),
             "aws:sourcearn" => of(&context.source_arn),
             "aws:sourceaccount" => of(&context.source_account),
-            "aws:useragent" => of(&context.user_agent),
+            "aws:useragent" => context.user_agent.as_deref().map(|text| {
+                let end = text.char_indices().nth(MAX_USER_AGENT).map(|(at, _)| at);
+                one(end.map_or(text, |end| &text[..end]))
+            }),
             // Those who have no password and no key are no users to IAM.
             "aws:username" => {
                 matches!(principal.kind(), Kind::User | Kind::Robot).then(|| one(principal.name()))

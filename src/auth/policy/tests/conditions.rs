@@ -217,6 +217,15 @@ fn no_values_are_no_key() {
 }
 
 #[test]
+fn clients_cannot_call_themselves_at_any_length() {
+    let mut context = Context::at(NOON);
+    context.user_agent = Some("ü".repeat(512) + "x");
+    let ends = |with: &str| json!({"StringLike": {"aws:UserAgent": format!("*{with}")}});
+    assert!(holds_for(&user("alice"), &context, &ends("ü")));
+    assert!(!holds_for(&user("alice"), &context, &ends("x")));
+}
+
+#[test]
 fn all_operators_and_keys_must_hold() {
     let with = context(&[("test:a", &["1"]), ("test:b", &["2"])]);
     let cases = [
