@@ -99,8 +99,10 @@ impl Why {
         let who = request.principal.arn().unwrap_or("anonymous");
         let (action, resource) = (request.action, request.resource);
         let because = match self {
-            Self::Denied { by, .. } => format!("with an explicit deny in an {} policy", by.adjective())
-                .replace("an resource", "a resource"),
+            Self::Denied { by, .. } => {
+                let article = if *by == Place::Identity { "an" } else { "a" };
+                format!("with an explicit deny in {article} {} policy", by.adjective())
+            }
             Self::NotAllowed { lacking } => {
                 format!(
                     "because no {} policy allows the {action} action",
