@@ -21,7 +21,7 @@ use crate::preserve::{
     BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
 };
 use crate::registry::{
-    Door, Hosted, Names, Ours, OwnAddresses, Registry, Settings, TagMutability, Template, Templates,
+    Door, Hosted, Mutability, Names, Ours, OwnAddresses, Registry, Settings, Template, Templates,
 };
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
 use crate::storage::Storage;
@@ -279,10 +279,10 @@ fn templates(config: &Config) -> Templates {
         settings: Settings {
             description: template.description.clone(),
             tags: match (template.mutable, template.except.is_empty()) {
-                (true, true) => TagMutability::Mutable,
-                (true, false) => TagMutability::MutableExcept(template.except.clone()),
-                (false, true) => TagMutability::Immutable,
-                (false, false) => TagMutability::ImmutableExcept(template.except.clone()),
+                (true, true) => Mutability::Mutable,
+                (true, false) => Mutability::MutableExcept(template.except.clone()),
+                (false, true) => Mutability::Immutable,
+                (false, false) => Mutability::ImmutableExcept(template.except.clone()),
             },
             quota: template.quota,
         },

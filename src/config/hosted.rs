@@ -34,7 +34,7 @@ pub struct RepositoryTemplate {
     /// Whether tags may move.
     pub mutable: bool,
     /// Patterns of tags for which the opposite holds.
-    pub except: Vec<String>,
+    pub except: Vec<Glob>,
     /// Bytes that each may hold.
     pub quota: Option<u64>,
 }
@@ -88,7 +88,7 @@ impl RepositoryTemplate {
             "immutable" => Ok(false),
             _ => Err("must be \"mutable\" or \"immutable\"".to_owned()),
         });
-        let except = reader.take("except", |entry| entry.list(|item| Ok(item.to_owned())));
+        let except = reader.take("except", |entry| entry.list(|item| Ok(Glob::new(item))));
         let quota = reader.take("quota", Entry::bytes);
         reader.finish();
         Some(Self {

@@ -16,8 +16,7 @@ pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
 pub use crate::repository::StoredManifest;
 pub use crate::repository::hosted::{
-    Collected, Error as HostedError, Hosted, HostedRepository, Pushed, Pushing, Settings, TagMutability,
-    key_of,
+    Collected, Error as HostedError, Hosted, HostedRepository, Mutability, Pushed, Pushing, Settings, key_of,
 };
 pub use crate::storage::{BlobReader, ReadError, Upload, UploadId};
 pub use hosted::{Intent, Located, Lost, Template, Templates};

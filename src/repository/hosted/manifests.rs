@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::clock::{LastUse, Timestamp};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, ManifestError, MediaType, Reference, Tag};
+use crate::repository::immutability::TagChange;
 use crate::repository::{Key, Link, StoredManifest, TagState};
 use crate::storage::{Change, Hasher, LinkRow, ManifestRow, Outline, Proof, TagRow};
 
@@ -181,13 +182,11 @@ impl Hosted {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<(), Error> {
-        if repository.settings.tags.may_move(tag) {
-            return Ok(());
-        }
         let state = self.shared.repositories.tag(&repository.key, tag).await?;
-        match state {
-            Some(state) if state.digest != *digest => Err(Error::TagImmutable(tag.to_string())),
-            _ => Ok(()),
+        let present = state.map(|state| state.digest);
+        match repository.settings.tags.judge(tag, present.as_ref(), digest) {
+            TagChange::Refused => Err(Error::TagImmutable(tag.to_string())),
+            TagChange::New | TagChange::Same | TagChange::Moved => Ok(()),
         }
     }
 

@@ -22,11 +22,12 @@ use crate::storage::{Blobs, Change, Error as StorageError, HOSTED, Index, Reposi
 
 use super::{Key, Repositories};
 
+pub use super::immutability::Mutability;
 pub use blobs::{Begun, Finished};
 pub use collect::Collected;
 pub use error::Error;
 pub use manifests::{Pushed, Pushing};
-pub use settings::{Settings, TagMutability};
+pub use settings::Settings;
 
 /// How many repositories are remembered.
 const KNOWN: u64 = 100_000;

@@ -204,7 +204,7 @@ async fn a_manifest_names_only_what_its_own_repository_holds() {
 #[tokio::test]
 async fn immutable_tags_stay_and_a_quota_holds() {
     let scene = Scene::with(Settings {
-        tags: TagMutability::ImmutableExcept(vec!["dev*".to_owned()]),
+        tags: Mutability::ImmutableExcept(vec![crate::config::Glob::new("dev*")]),
         quota: Some(600),
         ..Settings::default()
     })
