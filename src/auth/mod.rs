@@ -7,3 +7,4 @@ pub mod identity;
 pub mod policy;
 pub mod preset;
 pub mod resource;
+pub mod token;

@@ -22,7 +22,13 @@ fn ask(method: &Method, uri: &str, entrance: Entrance) -> Result<String, RouteEr
     Ok(match &route {
         Route::Base(door) => format!("base {door:?}"),
         Route::Manifest(_, reference) => format!("{place} manifest {reference}"),
+        Route::PutManifest(_, reference) => format!("{place} put {reference}"),
+        Route::DeleteManifest(_, reference) => format!("{place} delete {reference}"),
         Route::Blob(_, digest) => format!("{place} blob {digest}"),
+        Route::DeleteBlob(_, digest) => format!("{place} delete blob {digest}"),
+        Route::BeginUpload(_) => format!("{place} upload"),
+        Route::Upload(_, step, id) => format!("{place} {step:?} {id}"),
+        Route::Catalog => "catalog".to_owned(),
         Route::Tags(_, page) => format!("{place} tags {page:?}"),
         Route::Referrers(_, digest) => format!("{place} referrers {digest}"),
         Route::Live => "live".to_owned(),
@@ -165,12 +171,10 @@ fn what_means_nothing() {
         ("/", RouteError::NotFound),
         ("//v2/a/manifests/x", RouteError::NotFound),
         ("/v1/", RouteError::NotFound),
-        ("/v2/_catalog", RouteError::NotFound),
         ("/v2/a", RouteError::NotFound),
         ("/v2/a/b/c", RouteError::NotFound),
         ("/v2/a/tags/list/", RouteError::NotFound),
-        ("/v2/a/blobs/uploads/", RouteError::NotFound),
-        ("/v2/a/blobs/uploads/some-id", RouteError::NotFound),
+        ("/v2/a/blobs/uploads/some-id", RouteError::Upload),
         ("/v2/uploads/x", RouteError::NotFound),
         ("/a%20b/v2/x/manifests/y", RouteError::NotFound),
         ("/%00/v2/x/manifests/y", RouteError::NotFound),
@@ -215,35 +219,78 @@ fn what_means_nothing() {
 }
 
 #[test]
-fn pushes_are_refused_by_method() {
-    let blob = format!("/v2/a/blobs/{DIGEST}");
-    for (method, uri) in [
-        (Method::POST, "/v2/a/blobs/uploads/"),
-        (Method::POST, "/v2/a/blobs/uploads"),
-        (Method::POST, "/v2/a/blobs/uploads/?mount=x"),
-        (Method::PATCH, "/v2/a/blobs/uploads/some-id"),
-        (Method::PUT, "/v2/a/blobs/uploads/some-id?digest=x"),
-        (Method::PUT, "/v2/a/manifests/latest"),
-        (Method::PUT, "/v2/a/manifests/.bad"),
-        (Method::DELETE, "/v2/a/manifests/latest"),
-        (Method::DELETE, &blob),
-        (Method::POST, "/v2/"),
-        (Method::POST, "/metrics"),
-    ] {
-        assert_eq!(
-            ask(&method, uri, Entrance::Main),
-            Err(RouteError::Method),
-            "{method} {uri}"
-        );
+fn pushes_and_deletions() {
+    const ID: &str = "6bcee613-d2be-479b-85e7-9b7ca8094f49";
+    let (blob, by_digest) = (
+        format!("/v2/a/blobs/{DIGEST}"),
+        format!("/v2/a/manifests/{DIGEST}"),
+    );
+    let session = format!("/v2/a/b/blobs/uploads/{ID}?digest=x");
+    let cases = [
+        (
+            Method::POST,
+            "/v2/a/blobs/uploads/",
+            "Main - - a upload".to_owned(),
+        ),
+        (
+            Method::POST,
+            "/v2/a/blobs/uploads",
+            "Main - - a upload".to_owned(),
+        ),
+        (
+            Method::POST,
+            "/v2/a/blobs/uploads/?mount=x",
+            "Main - - a upload".to_owned(),
+        ),
+        (Method::GET, &session, format!("Main - - a/b Status {ID}")),
+        (Method::PATCH, &session, format!("Main - - a/b Append {ID}")),
+        (Method::PUT, &session, format!("Main - - a/b Finish {ID}")),
+        (Method::DELETE, &session, format!("Main - - a/b Cancel {ID}")),
+        (
+            Method::PUT,
+            "/v2/a/manifests/latest?tag=b",
+            "Main - - a put latest".to_owned(),
+        ),
+        (
+            Method::DELETE,
+            "/v2/a/manifests/latest",
+            "Main - - a delete latest".to_owned(),
+        ),
+        (Method::DELETE, &by_digest, format!("Main - - a delete {DIGEST}")),
+        (Method::DELETE, &blob, format!("Main - - a delete blob {DIGEST}")),
+        (Method::GET, "/v2/_catalog?n=2", "catalog".to_owned()),
+    ];
+    for (method, uri, expected) in cases {
+        assert_eq!(ask(&method, uri, Entrance::Main), Ok(expected), "{method} {uri}");
+        let mirrored = ask(&method, uri, Entrance::Mirror);
+        if method != Method::GET {
+            assert_eq!(mirrored, Err(RouteError::MirrorMethod), "{method} {uri}");
+        }
     }
-    assert_eq!(
-        ask(&Method::POST, "/nothing", Entrance::Main),
-        Err(RouteError::NotFound)
-    );
-    assert_eq!(
-        ask(&Method::PUT, "/v2/A/manifests/x", Entrance::Main),
-        Err(RouteError::Name(NameError::Name))
-    );
+    let refused = [
+        (Method::GET, "/v2/a/blobs/uploads/", RouteError::Method),
+        (Method::POST, "/v2/a/manifests/latest", RouteError::Method),
+        (Method::PUT, &blob, RouteError::Method),
+        (Method::DELETE, "/v2/a/tags/list", RouteError::Method),
+        (Method::POST, "/v2/_catalog", RouteError::Method),
+        (Method::POST, "/v2/", RouteError::Method),
+        (Method::POST, "/metrics", RouteError::Method),
+        (Method::PATCH, "/v2/a/blobs/uploads/some-id", RouteError::Upload),
+        (
+            Method::PUT,
+            "/v2/a/manifests/.bad",
+            RouteError::NewTag(NameError::Tag),
+        ),
+        (Method::POST, "/nothing", RouteError::NotFound),
+        (
+            Method::PUT,
+            "/v2/A/manifests/x",
+            RouteError::Name(NameError::Name),
+        ),
+    ];
+    for (method, uri, expected) in refused {
+        assert_eq!(ask(&method, uri, Entrance::Main), Err(expected), "{method} {uri}");
+    }
 }
 
 proptest! {

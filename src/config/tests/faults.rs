@@ -504,9 +504,16 @@ fn all_syntax_errors_at_once_and_no_secret() {
 fn every_known_key_is_read() {
     for (section, key) in known_keys() {
         let section = section.replace("<prefix>", "quay");
-        let is_list = ["tag_rule", "mirrors", "bandwidth_window", "credential", "warm"]
-            .iter()
-            .any(|list| section.ends_with(list));
+        let is_list = [
+            "tag_rule",
+            "mirrors",
+            "bandwidth_window",
+            "credential",
+            "warm",
+            "template",
+        ]
+        .iter()
+        .any(|list| section.ends_with(list));
         let (head, name) = if is_list {
             (format!("[[{section}]]"), format!("{section}[1].{key}"))
         } else {

@@ -1,0 +1,226 @@
+//! Tokens of our own (Docker's token authentication): JWTs that say who was proved and what was granted, signed by keys of
+//! this data folder. `keys` keeps and turns those; `api` hands tokens out at `/token` and takes them back as `Bearer`.
+
+mod keys;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Timestamp;
+
+use super::identity::{Account, Identity, Kind};
+
+pub use keys::{KeySource, Keys};
+
+/// Tokens that are remembered as verified.
+const REMEMBERED: u64 = 50_000;
+/// How far the clocks of those who share a data folder's backup may be apart.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// Longer texts are no tokens of ours.
+const LONGEST: usize = 16 * 1024;
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Use {
+    /// To ask with, for minutes.
+    Access,
+    /// To have another one made, without the password.
+    Refresh,
+}
+
+/// What is granted on one thing (distribution, "Token Authentication Implementation": `access`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// `repository`, or `registry`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which one: a repository's name, or `catalog`.
+    pub name: String,
+    /// `pull`, `push`, `delete`, or `*`.
+    pub actions: Vec<String>,
+}
+
+/// Who was proved, and what was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who.
+    pub identity: Identity,
+    /// What; of a refresh token nothing.
+    pub access: Vec<Access>,
+    /// What the token is good for.
+    pub purpose: Use,
+    /// Which state of the identity it was made of: it is void once that has another one (another password, a new key).
+    pub generation: u64,
+}
+
+/// Why a text is no token that counts here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// No token, of another issuer, or altered.
+    #[error("the token is not one of this registry")]
+    Invalid,
+    /// It was one.
+    #[error("the token has expired")]
+    Expired,
+    /// It is for another service, or for another use.
+    #[error("the token is for something else")]
+    Misused,
+    /// Keys cannot be used.
+    #[error("tokens cannot be signed")]
+    Keys,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    jti: String,
+    #[serde(rename = "use")]
+    purpose: Use,
+    kind: String,
+    account: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    generation: u64,
+    #[serde(default)]
+    access: Vec<Access>,
+}
+
+/// Makes tokens, and knows them again. Clones share the keys.
+#[derive(Clone)]
+pub struct Tokens {
+    keys: Arc<Keys>,
+    /// Both the issuer and the audience: what the challenge calls `service`.
+    service: Arc<str>,
+    verified: moka::sync::Cache<[u8; 32], Arc<(Grant, u64)>>,
+}
+
+impl Tokens {
+    /// Tokens of `service`, by `keys`.
+    pub fn new(keys: Arc<Keys>, service: &str) -> Self {
+        Self {
+            keys,
+            service: service.into(),
+            verified: moka::sync::Cache::new(REMEMBERED),
+        }
+    }
+
+    /// A token for `grant`, good for `span` from `now` on.
+    ///
+    /// # Errors
+    /// `Keys`.
+    pub fn make(&self, grant: &Grant, span: Duration, now: Timestamp) -> Result<String, TokenError> {
+        let issued = now.0 / 1000;
+        let claims = Claims {
+            iss: self.service.to_string(),
+            sub: grant.identity.name().to_owned(),
+            aud: self.service.to_string(),
+            iat: issued,
+            nbf: issued,
+            exp: issued.saturating_add(span.as_secs()),
+            jti: uuid::Uuid::new_v4().to_string(),
+            purpose: grant.purpose,
+            kind: grant.identity.kind().as_str().to_owned(),
+            account: grant.identity.account().to_string(),
+            issuer: grant.identity.issuer().map(str::to_owned),
+            generation: grant.generation,
+            access: grant.access.clone(),
+        };
+        let key = self.keys.newest();
+        let header = Header {
+            kid: Some(key.id.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        jsonwebtoken::encode(&header, &claims, &key.private).map_err(|_| TokenError::Keys)
+    }
+
+    /// What a token of ours says, if it counts at `now` for this use. Whether the identity still exists, in the same
+    /// generation, is for the caller to look up.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn verify(&self, token: &str, purpose: Use, now: Timestamp) -> Result<Grant, TokenError> {
+        if token.len() > LONGEST {
+            return Err(TokenError::Invalid);
+        }
+        let name: [u8; 32] = Sha256::digest(token).into();
+        let known = match self.verified.get(&name) {
+            Some(known) => known,
+            None => {
+                let known = Arc::new(self.read(token, now)?);
+                self.verified.insert(name, known.clone());
+                known
+            }
+        };
+        let (grant, expires) = &*known;
+        if now.0 / 1000 >= expires.saturating_add(LEEWAY.as_secs()) {
+            return Err(TokenError::Expired);
+        }
+        if grant.purpose != purpose {
+            return Err(TokenError::Misused);
+        }
+        Ok(grant.clone())
+    }
+
+    fn read(&self, token: &str, now: Timestamp) -> Result<(Grant, u64), TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        // The algorithm is ours to say, never the token's: one key, one algorithm.
+        let key = header
+            .kid
+            .and_then(|id| self.keys.find(&id))
+            .ok_or(TokenError::Invalid)?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        validation.set_audience(&[&*self.service]);
+        validation.set_issuer(&[&*self.service]);
+        // By our clock, below.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.public, &validation)
+            .map_err(|error| match error.kind() {
+                jsonwebtoken::errors::ErrorKind::InvalidAudience => TokenError::Misused,
+                _ => TokenError::Invalid,
+            })?
+            .claims;
+        if claims.nbf > (now.0 / 1000).saturating_add(LEEWAY.as_secs()) {
+            return Err(TokenError::Invalid);
+        }
+        let identity = identity(&claims).ok_or(TokenError::Invalid)?;
+        let grant = Grant {
+            identity,
+            access: claims.access,
+            purpose: claims.purpose,
+            generation: claims.generation,
+        };
+        Ok((grant, claims.exp))
+    }
+}
+
+fn identity(claims: &Claims) -> Option<Identity> {
+    const KINDS: [Kind; 6] = [
+        Kind::Anonymous,
+        Kind::User,
+        Kind::Robot,
+        Kind::Workload,
+        Kind::Certificate,
+        Kind::Operator,
+    ];
+    let kind = KINDS.into_iter().find(|kind| kind.as_str() == claims.kind)?;
+    let account: Account = claims.account.parse().ok()?;
+    let identity = Identity::named(kind, &claims.sub, account).ok()?;
+    Some(match &claims.issuer {
+        Some(issuer) => identity.issued_by(issuer),
+        None => identity,
+    })
+}
+
+#[cfg(test)]
+mod tests;
