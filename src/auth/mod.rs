@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod identity;
+pub mod password;
 pub mod policy;
 pub mod preset;
 pub mod resource;

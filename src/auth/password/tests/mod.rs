@@ -1,0 +1,6 @@
+//! Hashes that other programs made, files of `htpasswd`, and who may guess when.
+
+mod files;
+mod hashes;
+mod properties;
+mod throttling;
