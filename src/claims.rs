@@ -1,5 +1,6 @@
 //! One at a time for each key: what must not cross waits for its turn. Used by `storage` (publishing and removing a blob,
-//! law 3) and `repository` (what may be collected, and a tag that moves).
+//! law 3) and `repository` (what may be collected, and a tag that moves),
+//! `identities` (who is changed).
 
 use std::collections::HashSet;
 use std::hash::Hash;

@@ -29,6 +29,14 @@ impl Timestamp {
         )
     }
 
+    /// In words, by the second (RFC 3339): `2026-11-21T18:00:00Z`.
+    pub fn rfc3339(self) -> String {
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_second(seconds)
+            .unwrap_or(jiff::Timestamp::MAX)
+            .to_string()
+    }
+
     /// How long ago `earlier` was; zero when the clock was set back meanwhile.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

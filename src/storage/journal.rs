@@ -1,5 +1,5 @@
-//! The journal: what the index holds of manifests, tags, links, referrers, pins and hosted repositories, once more, as a log. `rebuild` makes
-//! a new index of it when the old one is lost.
+//! The journal: what the index holds of manifests, tags, links, referrers, pins, hosted repositories and
+//! identities, once more, as a log. `rebuild` makes a new index of it when the old one is lost.
 //!
 //! `journal/<n>.log` are read in the order of their numbers. The index's writer appends after each commit and does not
 //! sync: what a crash takes from the log the next start writes again. A compaction replaces the files up to a number by
@@ -39,16 +39,18 @@ pub(super) enum Kept {
     Referrers = 4,
     Pin = 5,
     Repository = 6,
+    Identity = 7,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Manifest,
         Self::Tag,
         Self::Link,
         Self::Referrers,
         Self::Pin,
         Self::Repository,
+        Self::Identity,
     ];
 }
 

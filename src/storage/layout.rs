@@ -1,8 +1,9 @@
 //! Every path under the data folder, and its preparation: marker, lock, folders. Called by `Storage::open`.
 
 use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -113,7 +114,15 @@ impl Layout {
     /// Creates what is missing, checks the marker, and takes the lock, which lasts as long as the returned file.
     pub(super) fn prepare(&self) -> Result<File, Error> {
         let root = &self.root;
-        fs::create_dir_all(root).map_err(Error::at(root))?;
+        if !root.exists() {
+            // Hashes of passwords will be in it.
+            if let Some(parent) = root.parent() {
+                fs::create_dir_all(parent).map_err(Error::at(parent))?;
+            }
+            let made = DirBuilder::new().mode(0o700).create(root);
+            made.or_else(|error| if root.exists() { Ok(()) } else { Err(error) })
+                .map_err(Error::at(root))?;
+        }
         let marker = root.join(MARKER);
         match fs::read_to_string(&marker) {
             Ok(text) => self.check_format(&text)?,

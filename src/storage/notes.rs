@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,7 +53,10 @@ impl Notes {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have removed it by hand.
         fs::create_dir_all(&self.folder)?;
-        let mut file = File::create(&draft)?;
+        // Some notes are secrets.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&draft)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&draft, &path)?;

@@ -22,8 +22,8 @@ use super::records::{
 };
 use super::rows::Rows;
 use super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, REPOSITORIES, TAGGED,
-    TAGS, UNITS, USAGE, USES,
+    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
+    REPOSITORIES, TAGGED, TAGS, UNITS, USAGE, USES,
 };
 use super::upgrade::outline_of;
 
@@ -48,6 +48,7 @@ pub(super) struct Applier<'t> {
     pub(super) pins: Rows<'t>,
     uses: Rows<'t>,
     repositories: Rows<'t>,
+    identities: Rows<'t>,
     usage: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
@@ -75,6 +76,7 @@ impl<'t> Applier<'t> {
             uses: open(USES)?,
             usage: open(USAGE)?,
             repositories: open(REPOSITORIES)?.kept(Kept::Repository),
+            identities: open(IDENTITIES)?.kept(Kept::Identity),
             units: open(UNITS)?,
             order: open(ORDER)?,
             outlines: open(OUTLINES)?,
@@ -99,6 +101,7 @@ impl<'t> Applier<'t> {
             self.referrers,
             self.pins,
             self.repositories,
+            self.identities,
         ] {
             entries.extend(rows.done());
         }
@@ -114,6 +117,7 @@ impl<'t> Applier<'t> {
             Kept::Referrers => &mut self.referrers,
             Kept::Pin => &mut self.pins,
             Kept::Repository => &mut self.repositories,
+            Kept::Identity => &mut self.identities,
         };
         rows.restore(&entry.key, entry.value.as_deref())
     }
@@ -160,6 +164,8 @@ impl<'t> Applier<'t> {
                 self.repositories.put(name.as_str().as_bytes(), &row.encode())
             }
             Action::RemoveRepository(name) => self.repositories.remove(name.as_str().as_bytes()).map(drop),
+            Action::PutIdentity(name, row) => self.identities.put(name.as_bytes(), row),
+            Action::RemoveIdentity(name) => self.identities.remove(name.as_bytes()).map(drop),
             Action::Touch(digest, at) => {
                 self.change_unit(digest, |unit| unit.last_used = unit.last_used.max(*at))
             }

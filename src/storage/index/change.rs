@@ -69,6 +69,8 @@ pub(super) enum Action {
     RemoveReferrer(String, Digest, Digest),
     PutRepository(RepositoryName, RepositoryRow),
     RemoveRepository(RepositoryName),
+    PutIdentity(String, Vec<u8>),
+    RemoveIdentity(String),
     Touch(Digest, Timestamp),
     Classify(Digest, u8),
     PutUse(String, Reference, UseRow),
@@ -168,6 +170,16 @@ impl Change {
     /// A hosted repository, which holds nothing any more, goes.
     pub fn remove_repository(name: &RepositoryName) -> Self {
         Self(Action::RemoveRepository(name.clone()))
+    }
+
+    /// Somebody can log in, as `row` says, which belongs to `identities`.
+    pub fn put_identity(name: &str, row: Vec<u8>) -> Self {
+        Self(Action::PutIdentity(name.to_owned(), row))
+    }
+
+    /// Somebody can no longer log in.
+    pub fn remove_identity(name: &str) -> Self {
+        Self(Action::RemoveIdentity(name.to_owned()))
     }
 
     /// A unit was used: its last use moves forward, never back. Nothing, when it is not here.

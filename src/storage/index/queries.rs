@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableTableMetadata as _};
+use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::oci::{Digest, Reference, Tag};
 use crate::storage::error::Error;
@@ -18,8 +18,8 @@ use super::records::{
     UnitKey, UnitRow, UseRow,
 };
 use super::tables::{
-    BLOBS, HOLDERS, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS, REPOSITORIES, TAGGED,
-    TAGS, Table, UNITS, USAGE, USES,
+    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
+    REPOSITORIES, TAGGED, TAGS, Table, UNITS, USAGE, USES,
 };
 
 /// How deep an index may lie in another one when pins are looked for.
@@ -73,6 +73,20 @@ impl Index {
                 let (name, row) = row.map_err(Error::index)?;
                 let name = std::str::from_utf8(name.value()).ok().map(str::to_owned);
                 found.extend(name.zip(RepositoryRow::decode(row.value())));
+            }
+            Ok(found)
+        })
+    }
+
+    /// All who can log in, by name, as `identities` encoded them.
+    pub fn identities(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, IDENTITIES)?;
+            let mut found = Vec::new();
+            for row in table.iter().map_err(Error::index)? {
+                let (name, row) = row.map_err(Error::index)?;
+                let name = String::from_utf8_lossy(name.value()).into_owned();
+                found.push((name, row.value().to_vec()));
             }
             Ok(found)
         })

@@ -14,7 +14,7 @@ use super::apply::Applier;
 use super::backend;
 use super::records::{BlobRow, ManifestRow, Record as _, TagRow};
 use super::seat::Seat;
-use super::tables::{self, BLOBS, LINKS, MANIFESTS, PINS, REFERRERS, REPOSITORIES, TAGS, Table};
+use super::tables::{self, BLOBS, IDENTITIES, LINKS, MANIFESTS, PINS, REFERRERS, REPOSITORIES, TAGS, Table};
 use super::upgrade;
 
 /// Rows that are in memory at a time. A manifest is 4 MiB at the worst.
@@ -31,6 +31,7 @@ fn table_of(kept: Kept) -> Table {
         Kept::Referrers => REFERRERS,
         Kept::Pin => PINS,
         Kept::Repository => REPOSITORIES,
+        Kept::Identity => IDENTITIES,
     }
 }
 

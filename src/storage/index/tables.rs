@@ -23,6 +23,8 @@ pub(super) const USES: Table = TableDefinition::new("uses.v1");
 
 /// name of a hosted repository -> [`super::RepositoryRow`]: it exists.
 pub(super) const REPOSITORIES: Table = TableDefinition::new("repositories.v1");
+/// name of somebody who can log in -> what is kept of it, as `identities` encodes it.
+pub(super) const IDENTITIES: Table = TableDefinition::new("identities.v1");
 
 // What follows is derived from the tables above, by `apply` and in the same transaction.
 
@@ -43,7 +45,7 @@ pub(super) const USAGE: Table = TableDefinition::new("usage.v1");
 /// name -> value: totals, format, and what maintenance remembers.
 pub(super) const META: Table = TableDefinition::new("meta.v1");
 
-const ALL: [Table; 16] = [
+const ALL: [Table; 17] = [
     BLOBS,
     MANIFESTS,
     TAGS,
@@ -52,6 +54,7 @@ const ALL: [Table; 16] = [
     PINS,
     USES,
     REPOSITORIES,
+    IDENTITIES,
     USAGE,
     UNITS,
     ORDER,
