@@ -1,22 +1,16 @@
 //! The access log: one line per request, as text (`key=value`) or JSON, written when its response has ended.
 //!
-//! Requests append to one buffer in memory, and a thread of its own writes that out a few times a second: a line
-//! costs a request no system call. `api` writes, `app` starts and stops it.
+//! `api` writes, `app` starts and stops it.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::line;
+use super::lines::{Lines, LinesGuard};
 
-/// How long a line may wait in memory for others to share its write.
-const BATCH_TIME: Duration = Duration::from_millis(100);
-/// With so many bytes waiting, they are written at once.
-const BATCH_BYTES: usize = 64 * 1024;
 /// With so many bytes waiting, the reader of the log does not keep up, and further lines are dropped and counted: a
 /// blocked log must not block pulls.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
@@ -95,32 +89,22 @@ pub struct AccessEntry<'a> {
 /// Where requests are logged. Clones are the same log.
 #[derive(Clone)]
 pub struct AccessLog {
-    shared: Option<Arc<Shared>>,
-}
-
-struct Shared {
+    lines: Option<Lines>,
     json: bool,
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    waiting: Vec<u8>,
-    dropped: u64,
-    closed: bool,
 }
 
 /// Writes what is left when dropped. Keep it until the last response has ended.
 pub struct AccessLogGuard {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _lines: LinesGuard,
 }
 
 impl AccessLog {
     /// No access log.
     pub fn off() -> Self {
-        Self { shared: None }
+        Self {
+            lines: None,
+            json: false,
+        }
     }
 
     /// Starts the writing thread. `writer` gets whole lines, many at a time.
@@ -128,25 +112,17 @@ impl AccessLog {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(json: bool, writer: Box<dyn Write + Send>) -> std::io::Result<(Self, AccessLogGuard)> {
-        let shared = Arc::new(Shared {
+        let (lines, guard) = Lines::start("access-log", MOST_WAITING, writer)?;
+        let log = Self {
+            lines: Some(lines),
             json,
-            state: Mutex::default(),
-            wake: Condvar::new(),
-        });
-        let its = shared.clone();
-        let thread = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || its.write_out(writer))?;
-        let guard = AccessLogGuard {
-            shared: shared.clone(),
-            thread: Some(thread),
         };
-        Ok((Self { shared: Some(shared) }, guard))
+        Ok((log, AccessLogGuard { _lines: guard }))
     }
 
     /// Whether entries are written at all.
     pub fn is_on(&self) -> bool {
-        self.shared.is_some()
+        self.lines.is_some()
     }
 
     /// Logs one request.
@@ -154,82 +130,20 @@ impl AccessLog {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        let Some(shared) = &self.shared else { return };
+        let Some(lines) = &self.lines else { return };
         // Formatted outside the lock, in a buffer that the thread keeps.
         let kept = LINE.try_with(|line| {
             if let Ok(mut line) = line.try_borrow_mut() {
                 line.clear();
-                entry.format(shared.json, &mut line);
-                shared.append(&line);
+                entry.format(self.json, &mut line);
+                lines.append(&line);
             }
         });
         if kept.is_err() {
             // The thread is ending.
             let mut line = Vec::new();
-            entry.format(shared.json, &mut line);
-            shared.append(&line);
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn append(&self, line: &[u8]) {
-        let mut state = self.lock();
-        let before = state.waiting.len();
-        if before + line.len() > MOST_WAITING {
-            state.dropped += 1;
-            return;
-        }
-        state.waiting.extend_from_slice(line);
-        let after = state.waiting.len();
-        drop(state);
-        // Waking costs a system call: only where the thread waits for just this.
-        if before == 0 || (before < BATCH_BYTES && after >= BATCH_BYTES) {
-            self.wake.notify_one();
-        }
-    }
-
-    fn write_out(&self, mut writer: Box<dyn Write + Send>) {
-        let mut batch = Vec::new();
-        loop {
-            let mut state = self.lock();
-            while state.waiting.is_empty() && !state.closed {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if !state.closed && state.waiting.len() < BATCH_BYTES {
-                let more = |state: &mut State| !state.closed && state.waiting.len() < BATCH_BYTES;
-                let waited = self.wake.wait_timeout_while(state, BATCH_TIME, more);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-            std::mem::swap(&mut state.waiting, &mut batch);
-            let (closed, dropped) = (state.closed, std::mem::take(&mut state.dropped));
-            drop(state);
-            // A log that cannot be written is no reason to stop serving, and there is nowhere to say so.
-            let _ = writer.write_all(&batch).and_then(|()| writer.flush());
-            batch.clear();
-            if dropped > 0 {
-                tracing::warn!(
-                    dropped,
-                    "the access log is not read fast enough: lines were dropped"
-                );
-            }
-            if closed {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for AccessLogGuard {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            entry.format(self.json, &mut line);
+            lines.append(&line);
         }
     }
 }
@@ -353,6 +267,9 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
     use super::*;
 
     fn entry() -> AccessEntry<'static> {
