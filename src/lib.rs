@@ -9,6 +9,7 @@
 //! | 6 | `registry` | the one door to content: which repository a client means |
 //! | 6 | `preserve` | what must still be here tomorrow: warm lists, pins, drills, bundles |
 //! | 5 | `cache` | the pull-through engine: fills, freshness, single-flight |
+//! | 4 | `identities` | who can log in |
 //! | 4 | `repository` | what a repository holds: links, manifests, tags; and what is hosted |
 //! | 3 | `upstream` | the client of other registries |
 //! | 3 | `storage` | bytes and index on disk |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod clock;
 pub mod collapse;
 pub mod config;
+pub mod identities;
 pub mod job;
 pub mod maintenance;
 pub mod mapped;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
+use super::audit::{self, Audited};
 use super::request_id::RequestId;
 use super::{Entrance, Shared};
 use crate::clock::Timestamp;
@@ -32,6 +33,7 @@ pub(super) enum Operation {
     Tags,
     Referrers,
     Catalog,
+    Token,
     Health,
     Metrics,
     Admin,
@@ -48,6 +50,7 @@ impl Operation {
             Self::Upload => "upload",
             Self::Delete => "delete",
             Self::Catalog => "catalog",
+            Self::Token => "token",
             Self::Blob => "blob",
             Self::BlobHead => "blob-head",
             Self::Tags => "tags",
@@ -82,15 +85,17 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     pub(super) id: RequestId,
     began: Instant,
-    peer: Peer,
-    origin: Origin,
+    pub(super) peer: Peer,
+    pub(super) origin: Origin,
     certificate: Option<Arc<ClientCertificate>>,
     /// The listener, or the door behind it where that is another one (`/mirror/v2/`).
     pub(super) door: Entrance,
     method: Method,
     uri: Uri,
-    agent: Option<HeaderValue>,
+    pub(super) agent: Option<HeaderValue>,
     pub(super) operation: Operation,
+    /// What the audit log is to tell.
+    pub(super) audited: Option<Box<Audited>>,
     pub(super) repository: Option<Repository>,
     /// The repository, where it is hosted.
     pub(super) hosted: Option<Arc<str>>,
@@ -126,6 +131,7 @@ impl Exchange {
             uri: uri.clone(),
             agent: headers.get(header::USER_AGENT).cloned(),
             operation: Operation::Unknown,
+            audited: None,
             repository: None,
             hosted: None,
             upstream: None,
@@ -176,6 +182,9 @@ impl Drop for Exchange {
             code,
             first_byte,
         );
+        if let Some(audited) = &self.audited {
+            audit::tell(&self.shared.audit, self, audited, code);
+        }
         if !self.shared.access.is_on() {
             return;
         }

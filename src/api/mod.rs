@@ -1,10 +1,13 @@
-//! The HTTP front: one order for every request (parse, authorize, handle, rescue), one place for what all answers
+//! The HTTP front: one order for every request (parse, authenticate, authorize, handle, rescue), one place for what all answers
 //! share.
 //!
 //! `app` builds one [`Api`] and asks it for a service per connection. Everything below the parse speaks in parsed
 //! types.
 
 mod admin;
+mod asking;
+mod audit;
+mod authentication;
 mod body;
 mod deadline;
 mod distribution;
@@ -14,6 +17,7 @@ pub mod fuzzing;
 mod health;
 mod incoming;
 mod multipart;
+mod permission;
 mod query;
 mod reply;
 mod request_id;
@@ -26,26 +30,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use ipnet::IpNet;
 
+use crate::auth::{Authenticator, Caller, RequestRate, Rights};
+use crate::identities::Identities;
 use crate::job::Jobs;
-use crate::oci::RepositoryName;
-use crate::registry::{
-    Asked, CacheStatus, Door, HostedRepository, Intent, Located, Lost, Registry, Repository,
-};
+use crate::registry::{CacheStatus, Door, HostedError, HostedRepository, Located, Registry};
 use crate::server::{Connection, Origin, RequestBody};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, AuditLog, Metrics};
 use crate::transfer::Transfers;
 
 pub use body::{Body, BodyError};
 
+use asking::Asking;
 use exchange::Exchange;
 use reply::Reply;
 use request_id::RequestIds;
 use rescue::Failure;
-use route::{Route, Target};
+use route::{Route, RouteError, Target};
 
 /// The listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,12 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// Whose word on the client before them is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether logins are taken where others can read them on the way.
+    pub allow_plain_http: bool,
+    /// How clients reach us from outside, without a slash at the end: what the challenge says.
+    pub public_url: Option<String>,
+    /// What tokens are for, as the challenge says.
+    pub service: String,
     /// What an operator may take away or bring.
     pub transfers: Arc<Transfers>,
 }
@@ -82,10 +92,32 @@ pub struct Api {
     shared: Arc<Shared>,
 }
 
+/// Who is it, may they.
+pub struct Access {
+    /// Proves who asks.
+    pub authenticator: Authenticator,
+    /// Says what they may.
+    pub rights: Rights,
+    /// Who can log in.
+    pub identities: Identities,
+    /// How fast each may ask.
+    pub rate: RequestRate,
+}
+
+/// What is told of requests.
+pub struct Logs {
+    /// Every one.
+    pub access: AccessLog,
+    /// Who did what, or was kept from it.
+    pub audit: AuditLog,
+}
+
 struct Shared {
     registry: Arc<Registry>,
+    auth: Access,
     metrics: Arc<Metrics>,
     access: AccessLog,
+    audit: AuditLog,
     jobs: Jobs,
     options: Options,
     started: Instant,
@@ -93,33 +125,22 @@ struct Shared {
     ids: RequestIds,
 }
 
-/// A request while it is handled.
-struct Asking<'a> {
-    shared: &'a Shared,
-    method: &'a Method,
-    uri: &'a Uri,
-    version: Version,
-    headers: &'a HeaderMap,
-    /// What the request carries, for those few that read it.
-    body: Option<RequestBody>,
-    entrance: Entrance,
-    connection: &'a Connection,
-    exchange: &'a mut Exchange,
-}
-
 impl Api {
     /// A front to `registry`. It is ready at once; see [`Api::set_ready`].
     pub fn new(
         registry: Arc<Registry>,
+        auth: Access,
         metrics: Arc<Metrics>,
-        access: AccessLog,
+        logs: Logs,
         jobs: Jobs,
         options: Options,
     ) -> Self {
         let shared = Shared {
             registry,
+            auth,
             metrics,
-            access,
+            access: logs.access,
+            audit: logs.audit,
             jobs,
             options,
             started: Instant::now(),
@@ -196,7 +217,7 @@ async fn answer(
                 exchange.door = Entrance::Mirror;
             }
             falls_through = route.target().is_some_and(Target::falls_through);
-            let body = (route.writes() || matches!(route, Route::Admin(_))).then_some(body);
+            let body = (route.takes_body()).then_some(body);
             let mut asking = Asking {
                 shared,
                 method: &method,
@@ -206,12 +227,13 @@ async fn answer(
                 body,
                 entrance,
                 connection,
+                caller: Caller::anonymous(),
                 exchange: &mut exchange,
             };
             let limit = shared.options.answer_timeout;
             // For content: an operator's question may take its time.
             let applies = route.target().filter(|_| !route.writes()).map(|_| limit);
-            match deadline::within(applies, asking.handle(route)).await {
+            match deadline::within(applies, asking.answer(route)).await {
                 Some(handled) => handled,
                 None => Err(deadline::missed(limit, exchange.repository.as_ref())),
             }
@@ -232,116 +254,89 @@ async fn answer(
 }
 
 impl Asking<'_> {
+    /// Authenticates, authorizes, and handles.
+    async fn answer(&mut self, route: &Route<'_>) -> Result<Reply, Failure> {
+        self.authenticate(route).await?;
+        self.pace(route)?;
+        let located = match route.target() {
+            Some(target) => Some(self.locate(target, route.intent()).await?),
+            None => None,
+        };
+        let decided = self.authorize(route, located.as_ref());
+        self.note_decision(route, located.as_ref(), decided.as_ref().err());
+        decided?;
+        match (located, route.target()) {
+            (Some(located), Some(target)) => self.handle_content(route, target, located).await,
+            _ => self.handle(route).await,
+        }
+    }
+
+    /// What is about no repository.
     async fn handle(&mut self, route: &Route<'_>) -> Result<Reply, Failure> {
         match route {
-            Route::Base(_) => Ok(distribution::base()),
             Route::Live => Ok(health::live()),
             Route::Ready => Ok(health::ready(self.shared.ready.load(Ordering::Relaxed))),
             Route::Metrics => Ok(health::metrics(&self.shared.metrics)),
+            Route::Token => Box::pin(distribution::token::issue(self)).await,
             Route::Admin(route) => Box::pin(admin::answer(self, route)).await,
             Route::Catalog => Box::pin(distribution::hosted::catalog(self)).await,
-            Route::Manifest(target, reference) => match self.locate(target, Intent::Read).await? {
-                Located::PullThrough(found) => distribution::manifests::get(self, &found, reference).await,
-                Located::Hosted(found) => distribution::hosted::manifest(self, &found, reference).await,
-            },
-            Route::Blob(target, digest) => match self.locate(target, Intent::Read).await? {
-                Located::PullThrough(found) => distribution::blobs::get(self, &found, digest).await,
-                Located::Hosted(found) => distribution::hosted::blob(self, &found, digest).await,
-            },
-            Route::Tags(target, page) => match self.locate(target, Intent::Read).await? {
-                Located::PullThrough(found) => {
-                    Box::pin(distribution::tags::list(self, &found, target, *page)).await
-                }
-                Located::Hosted(found) => {
-                    Box::pin(distribution::hosted::tags(self, &found, target, *page)).await
-                }
-            },
-            Route::Referrers(target, digest) => match self.locate(target, Intent::Read).await? {
-                Located::PullThrough(found) => {
+            Route::Base(_) => Ok(distribution::base()),
+            // All others have a repository.
+            _ => Err(Failure::Route(RouteError::NotFound)),
+        }
+    }
+
+    async fn handle_content(
+        &mut self,
+        route: &Route<'_>,
+        target: &Target<'_>,
+        located: Located,
+    ) -> Result<Reply, Failure> {
+        match located {
+            Located::PullThrough(found) => match route {
+                Route::Manifest(_, reference) => distribution::manifests::get(self, &found, reference).await,
+                Route::Blob(_, digest) => distribution::blobs::get(self, &found, digest).await,
+                Route::Tags(_, page) => Box::pin(distribution::tags::list(self, &found, target, *page)).await,
+                Route::Referrers(_, digest) => {
                     Box::pin(distribution::referrers::list(self, &found, digest)).await
                 }
-                Located::Hosted(found) => {
-                    Box::pin(distribution::hosted::referrers(self, &found, target, digest)).await
-                }
+                _ => Err(Failure::PullThrough),
             },
-            Route::PutManifest(target, reference) => {
-                let found = self.locate_hosted(target, Intent::Push).await?;
-                Box::pin(distribution::hosted::put_manifest(
-                    self, &found, target, reference,
-                ))
-                .await
-            }
-            Route::DeleteManifest(target, reference) => {
-                let found = self.locate_hosted(target, Intent::Delete).await?;
-                Box::pin(distribution::hosted::delete_manifest(self, &found, reference)).await
-            }
-            Route::DeleteBlob(target, digest) => {
-                let found = self.locate_hosted(target, Intent::Delete).await?;
-                Box::pin(distribution::hosted::delete_blob(self, &found, digest)).await
-            }
-            Route::BeginUpload(target) => {
-                let found = self.locate_hosted(target, Intent::Push).await?;
-                Box::pin(distribution::uploads::begin(self, &found, target)).await
-            }
-            Route::Upload(target, step, id) => {
-                let found = self.locate_hosted(target, Intent::Push).await?;
-                Box::pin(distribution::uploads::step(self, &found, target, (*step, *id))).await
+            Located::Hosted(found) => self.handle_hosted(route, target, &found).await,
+            Located::Absent(name) => {
+                if !route.pushes() {
+                    return Err(Failure::Hosted(HostedError::NameUnknown));
+                }
+                let made = self.shared.registry.make(&name, &self.caller.key()).await;
+                let made = made.map_err(Failure::Hosted)?;
+                self.handle_hosted(route, target, &made).await
             }
         }
     }
 
-    /// The hosted repository that `target` means: nothing else is pushed to.
-    async fn locate_hosted(
+    async fn handle_hosted(
         &mut self,
+        route: &Route<'_>,
         target: &Target<'_>,
-        intent: Intent,
-    ) -> Result<Arc<HostedRepository>, Failure> {
-        match self.locate(target, intent).await? {
-            Located::Hosted(found) => Ok(found),
-            Located::PullThrough(_) => Err(Failure::PullThrough),
-        }
-    }
-
-    /// The repository that `target` means, noted for log, metrics and headers.
-    async fn locate(&mut self, target: &Target<'_>, intent: Intent) -> Result<Located, Failure> {
-        let asked = Asked {
-            door: target.door,
-            host: target.host.as_deref(),
-            ns: target.ns.as_deref(),
-            name: &target.name,
-        };
-        let located = self.shared.registry.locate(&asked, intent).await;
-        let located = located.map_err(|lost| match lost {
-            Lost::PullThrough(error) => Failure::Registry(error),
-            Lost::Hosted(error) => Failure::Hosted(error),
-        })?;
-        match &located {
-            Located::PullThrough(repository) => {
-                self.exchange.upstream = Some(self.shared.metrics.upstream(repository.upstream()));
-                self.exchange.repository = Some(repository.clone());
+        found: &HostedRepository,
+    ) -> Result<Reply, Failure> {
+        use distribution::{hosted, uploads};
+        match route {
+            Route::Manifest(_, reference) => hosted::manifest(self, found, reference).await,
+            Route::Blob(_, digest) => hosted::blob(self, found, digest).await,
+            Route::Tags(_, page) => Box::pin(hosted::tags(self, found, target, *page)).await,
+            Route::Referrers(_, digest) => Box::pin(hosted::referrers(self, found, target, digest)).await,
+            Route::PutManifest(_, reference) => {
+                Box::pin(hosted::put_manifest(self, found, target, reference)).await
             }
-            Located::Hosted(repository) => self.exchange.hosted = Some(repository.key.clone()),
+            Route::DeleteManifest(_, reference) => {
+                Box::pin(hosted::delete_manifest(self, found, reference)).await
+            }
+            Route::DeleteBlob(_, digest) => Box::pin(hosted::delete_blob(self, found, digest)).await,
+            Route::BeginUpload(_) => Box::pin(uploads::begin(self, found, target)).await,
+            Route::Upload(_, step, id) => Box::pin(uploads::step(self, found, target, (*step, *id))).await,
+            // Those without a repository do not come here.
+            _ => Err(Failure::Route(RouteError::NotFound)),
         }
-        Ok(located)
-    }
-
-    /// Who asks: upload sessions belong to whoever began them.
-    fn caller(&self) -> &str {
-        ""
-    }
-
-    /// Whether the caller may pull from a hosted repository.
-    fn may_read(&self, _: &RepositoryName) -> bool {
-        true
-    }
-
-    /// Whether the caller may pull from a pull-through repository.
-    fn may_pull(&self, _: &Repository) -> bool {
-        true
-    }
-
-    /// Notes what the cache did.
-    fn note(&mut self, status: CacheStatus) {
-        self.exchange.status = Some(status);
     }
 }

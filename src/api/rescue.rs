@@ -52,10 +52,31 @@ pub(super) enum Failure {
     NewTag(NameError),
     /// One push sets more tags than this.
     TooManyTags(usize),
+    /// Nobody is proved, who has to be.
+    Unauthorized(Unauthorized),
+    /// They may not, for this reason.
+    Denied(String),
+    /// Too many wrong passwords.
+    Throttled(Duration),
+    /// More requests than one identity may make.
+    TooFast(Duration),
+    /// No token can be made.
+    NoToken,
+    /// What a token is asked for means nothing, as the word and the reason of RFC 6749 (section 5.2) say.
+    TokenRequest(&'static str, &'static str),
     /// The admin API does not answer this client.
     Refused(Refusal),
     /// It says something to the admin API that cannot be understood or done.
     Request(BadRequest),
+}
+
+/// Why a login is needed, and how to get in.
+#[derive(Debug)]
+pub(super) struct Unauthorized {
+    /// Why.
+    pub(super) message: String,
+    /// `WWW-Authenticate`, for clients that may be asked.
+    pub(super) challenge: Option<HeaderValue>,
 }
 
 /// A failure as HTTP tells it.
@@ -83,6 +104,43 @@ impl Told {
     }
 }
 
+impl Failure {
+    /// What the client is told.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Failure::Route(error) => error.to_string(),
+            Failure::Registry(error) if error.kind == ErrorKind::Internal => "internal error".to_owned(),
+            Failure::Registry(error) => error.message.clone(),
+            Failure::Read(_) => "the blob could not be read".to_owned(),
+            Failure::Unauthorized(unauthorized) => unauthorized.message.clone(),
+            Failure::Denied(reason) => reason.clone(),
+            Failure::Throttled(_) => "too many wrong passwords: wait before the next one".to_owned(),
+            Failure::TooFast(_) => "too many requests: wait before the next one".to_owned(),
+            Failure::NoToken => "internal error".to_owned(),
+            Failure::TokenRequest(word, reason) => format!("{word}: {reason}"),
+            Failure::Refused(refusal) => refusal.to_string(),
+            Failure::Request(error) => error.to_string(),
+            Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
+            Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
+            Failure::Hosted(error) => error.to_string(),
+            Failure::PullThrough => {
+                "this repository is an upstream's: only GET and HEAD are supported, pushes go to the upstream itself"
+                    .to_owned()
+            }
+            Failure::Body(error) => error.to_string(),
+            Failure::Digest(error) => error.to_string(),
+            Failure::Algorithm => "digest-algorithm must be sha256 or sha512".to_owned(),
+            Failure::NoDigest => "the digest parameter is missing".to_owned(),
+            Failure::ContentRange => {
+                "Content-Range must be <first>-<last>, and as long as the body".to_owned()
+            }
+            Failure::Chunk(size, _) => format!("the upload goes on at byte {size}"),
+            Failure::NewTag(error) => error.to_string(),
+            Failure::TooManyTags(most) => format!("one push may set {most} tags at the most"),
+        }
+    }
+}
+
 /// The answer to a request that failed. `falls_through`: whether its client has another place to ask.
 pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> Reply {
     let mut told = told(failure);
@@ -90,31 +148,7 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
         let after = told.retry_after.unwrap_or(RETRY_TROUBLE);
         told = Told::retry(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, after);
     }
-    let message = match failure {
-        Failure::Route(error) => error.to_string(),
-        Failure::Registry(error) if error.kind == ErrorKind::Internal => "internal error".to_owned(),
-        Failure::Registry(error) => error.message.clone(),
-        Failure::Read(_) => "the blob could not be read".to_owned(),
-        Failure::Refused(refusal) => refusal.to_string(),
-        Failure::Request(error) => error.to_string(),
-        Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
-        Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
-        Failure::Hosted(error) => error.to_string(),
-        Failure::PullThrough => {
-            "this repository is an upstream's: only GET and HEAD are supported, pushes go to the upstream itself"
-                .to_owned()
-        }
-        Failure::Body(error) => error.to_string(),
-        Failure::Digest(error) => error.to_string(),
-        Failure::Algorithm => "digest-algorithm must be sha256 or sha512".to_owned(),
-        Failure::NoDigest => "the digest parameter is missing".to_owned(),
-        Failure::ContentRange => {
-            "Content-Range must be <first>-<last>, and as long as the body".to_owned()
-        }
-        Failure::Chunk(size, _) => format!("the upload goes on at byte {size}"),
-        Failure::NewTag(error) => error.to_string(),
-        Failure::TooManyTags(most) => format!("one push may set {most} tags at the most"),
-    };
+    let message = failure.message();
     match failure {
         // The upstream's failures were logged where they happened, and the access log has the rest. These are ours, and
         // the id leads from what the client saw to here.
@@ -156,6 +190,13 @@ pub(super) fn render(failure: &Failure, falls_through: bool, request: &str) -> R
         reply
             .headers
             .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    if let Failure::Unauthorized(Unauthorized {
+        challenge: Some(challenge),
+        ..
+    }) = failure
+    {
+        reply.headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
     }
     if let Failure::Chunk(size, path) = failure {
         reply = reply.located(path);
@@ -210,6 +251,15 @@ fn told(failure: &Failure) -> Told {
         Failure::NewTag(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::TagInvalid),
         // What the spec allows for more tags than are taken.
         Failure::TooManyTags(_) => Told::new(StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
+        Failure::Unauthorized(_) => Told::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+        Failure::Denied(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
+        Failure::Throttled(after) | Failure::TooFast(after) => Told::retry(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            seconds(*after),
+        ),
+        Failure::NoToken => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        Failure::TokenRequest(..) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         Failure::Refused(Refusal::ContentType) => {
             Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported)
         }

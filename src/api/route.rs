@@ -12,7 +12,7 @@ use super::admin::AdminRoute;
 use super::exchange::Operation;
 use super::query;
 use crate::oci::{Digest, DigestError, NameError, Reference, RepositoryName};
-use crate::registry::{Door, UploadId};
+use crate::registry::{Door, Intent, UploadId};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) enum Route<'a> {
     Upload(Target<'a>, UploadStep, UploadId),
     /// `/v2/_catalog`
     Catalog,
+    /// `/token`
+    Token,
     Tags(Target<'a>, Page),
     Referrers(Target<'a>, Digest),
     /// `/livez`
@@ -133,7 +135,13 @@ impl<'a> Route<'a> {
             | Self::Upload(target, ..)
             | Self::Tags(target, _)
             | Self::Referrers(target, _) => Some(target),
-            Self::Base(_) | Self::Catalog | Self::Live | Self::Ready | Self::Metrics | Self::Admin(_) => None,
+            Self::Base(_)
+            | Self::Catalog
+            | Self::Token
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Admin(_) => None,
         }
     }
 
@@ -147,6 +155,24 @@ impl<'a> Route<'a> {
                 | Self::BeginUpload(_)
                 | Self::Upload(..)
         )
+    }
+
+    /// What it is about to do with its repository.
+    pub(super) fn intent(&self) -> Intent {
+        match self.writes() {
+            true => Intent::Write,
+            false => Intent::Read,
+        }
+    }
+
+    /// Whether it adds to a repository, which may be made for it.
+    pub(super) fn pushes(&self) -> bool {
+        matches!(self, Self::PutManifest(..) | Self::BeginUpload(_))
+    }
+
+    /// Whether a handler reads its body.
+    pub(super) fn takes_body(&self) -> bool {
+        self.writes() || matches!(self, Self::Admin(_) | Self::Token)
     }
 
     /// The door to content; none for what is about the daemon itself.
@@ -168,6 +194,7 @@ impl<'a> Route<'a> {
             Self::DeleteManifest(..) | Self::DeleteBlob(..) => Operation::Delete,
             Self::BeginUpload(_) | Self::Upload(..) => Operation::Upload,
             Self::Catalog => Operation::Catalog,
+            Self::Token => Operation::Token,
             Self::Blob(..) if head => Operation::BlobHead,
             Self::Blob(..) => Operation::Blob,
             Self::Tags(..) => Operation::Tags,
@@ -214,6 +241,12 @@ pub(super) fn parse<'a>(
     }
     if about_us {
         return Err(RouteError::NotFound);
+    }
+    if path == "/token" && entrance == Entrance::Main {
+        return match *method {
+            Method::GET | Method::POST => Ok(Route::Token),
+            _ => Err(RouteError::Method),
+        };
     }
     let Place { mirror, host, rest } = Place::of(&path).ok_or(RouteError::NotFound)?;
     let door = if mirror || entrance == Entrance::Mirror {

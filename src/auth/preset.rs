@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::action::Word;
 use super::identity::Account;
 use super::policy::{Document, Faults};
+use super::scope;
 
 /// The words of `[auth]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Presets {
     pub readers: Vec<String>,
     /// Who may pull, list and push; likewise.
     pub writers: Vec<String>,
+    /// Who may do everything, by name.
+    pub admins: Vec<String>,
     /// From where everyone may pull, without a login too.
     pub open_networks: Vec<IpNet>,
 }
@@ -29,6 +32,8 @@ impl Presets {
     pub const READ: &'static [Word] = &[Word::Pull, Word::List];
     /// What the writers may do. Nobody deletes by a preset.
     pub const WRITE: &'static [Word] = &[Word::Pull, Word::List, Word::Push];
+    /// What the admins may do.
+    pub const ADMIN: &'static [Word] = &[Word::Admin];
 
     /// The document that says the same, for the users of `account`. It names principals, and is attached to every caller.
     pub fn document(&self, account: &Account) -> Result<Document, Faults> {
@@ -44,6 +49,7 @@ impl Presets {
         for (sid, words, names) in [
             ("readers", Self::READ, &self.readers),
             ("writers", Self::WRITE, &self.writers),
+            ("admins", Self::ADMIN, &self.admins),
         ] {
             if names.iter().any(|name| name == "*") {
                 // Whoever has a login has an ARN.
@@ -63,22 +69,20 @@ impl Presets {
     /// Whether a caller without a login may do anything at all from this address; else it is asked for one, whatever the
     /// policies of repositories grant to `*`.
     pub fn admit_anonymous(&self, from: Option<IpAddr>) -> bool {
-        let open = |ip: IpAddr| {
+        !self.anonymous.is_empty() || self.is_open(from)
+    }
+
+    /// Whether this address is within the open networks.
+    pub fn is_open(&self, from: Option<IpAddr>) -> bool {
+        from.is_some_and(|ip| {
             let ip = ip.to_canonical();
             self.open_networks.iter().any(|network| network.contains(&ip))
-        };
-        !self.anonymous.is_empty() || from.is_some_and(open)
+        })
     }
 }
 
 fn statement(sid: &str, words: &[Word], principal: &Value, condition: Option<Value>) -> Value {
-    let mut actions: Vec<&str> = words
-        .iter()
-        .flat_map(|word| word.actions())
-        .map(|action| action.name())
-        .collect();
-    actions.sort_unstable();
-    actions.dedup();
+    let actions = scope::actions(words);
     let mut statement = json!({
         "Sid": sid,
         "Effect": "Allow",

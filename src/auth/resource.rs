@@ -19,6 +19,11 @@ impl Resource {
 
     /// A repository: `arn:aws:ecr:<region>:<account>:repository/<name>`.
     pub fn repository(region: &str, account: &Account, name: &RepositoryName) -> Self {
+        Self::named(region, account, name.as_str())
+    }
+
+    /// As [`Resource::repository`], by a name that may be longer: an upstream's prefix before that of its repository.
+    pub fn named(region: &str, account: &Account, name: &str) -> Self {
         Self(Some(
             format!("arn:aws:ecr:{region}:{account}:repository/{name}").into(),
         ))

@@ -8,6 +8,7 @@ mod bars;
 mod bundle;
 mod client;
 mod done;
+mod identities;
 pub mod job;
 mod limits;
 mod offline;
@@ -34,6 +35,7 @@ use crate::preserve::{Drill, DrillOptions, ExportOptions};
 pub use admin::Told;
 pub use client::CallError;
 
+use identities::{AccessKeyCommand, Group, RobotCommand, TokenCommand, UserCommand};
 use pulls::{PinArguments, PullArguments, UnpinArguments};
 
 const USAGE: u8 = 64;
@@ -82,6 +84,18 @@ enum Command {
     Unpin(UnpinArguments),
     /// What is pinned, and how much that is
     Pins(DaemonArguments),
+    /// People who can log in
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Programs that can log in, each bounded to what it is for
+    #[command(subcommand)]
+    Robot(RobotCommand),
+    /// Further secrets that a user or robot logs in with
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// AWS access keys of a user or robot
+    #[command(subcommand)]
+    AccessKey(AccessKeyCommand),
     /// Make room now: the images that are worth least go, until SIZE is free
     Evict(EvictArguments),
     /// Hash all blobs and manifests again now: what is rotten is put aside, and fetched again
@@ -273,6 +287,10 @@ pub fn run() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::CheckConfig(arguments) => match load(arguments.file.or(arguments.config).as_deref()) {
+            Ok(config) if let Err(error) = app::check_access(&config.auth) => {
+                complain(&format!("wharfinger: {error:#}"));
+                ExitCode::from(USAGE)
+            }
             Ok(config) if arguments.online => online::check(&config),
             Ok(config) => {
                 say(&format!("The configuration is valid: {}", summary(&config)));
@@ -333,6 +351,10 @@ pub fn run() -> ExitCode {
             pulls::unpin(config, &arguments).await
         }),
         Command::Pins(daemon) => ask(&daemon, async |config| pulls::pins(config, daemon.json).await),
+        Command::User(command) => identify(&Group::User(command)),
+        Command::Robot(command) => identify(&Group::Robot(command)),
+        Command::Token(command) => identify(&Group::Token(command)),
+        Command::AccessKey(command) => identify(&Group::AccessKey(command)),
         Command::Evict(EvictArguments { size, daemon }) => ask(&daemon, async |config| {
             let options = EvictOptions { bytes: size.as_u64() };
             job::run(config, Evict::NAME, &options, daemon.json, done::evicted).await
@@ -352,6 +374,10 @@ pub fn run() -> ExitCode {
             job::run(config, Sweep::NAME, &options, daemon.json, done::swept).await
         }),
     }
+}
+
+fn identify(group: &Group) -> ExitCode {
+    ask(group.daemon(), async |config| group.run(config).await)
 }
 
 /// Asks a running daemon something, and prints what it told.

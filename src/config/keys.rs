@@ -14,6 +14,7 @@ pub(super) const SERVER: &[&str] = &[
     "max_header_size",
     "answer_timeout",
     "trusted_proxies",
+    "allow_plain_http",
 ];
 /// Keys of `[server.tls]`.
 pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file", "client_auth"];
@@ -124,8 +125,27 @@ pub(super) const HOSTED: &[&str] = &[
 ];
 /// Keys of each `[[hosted.template]]`.
 pub(super) const TEMPLATE: &[&str] = &["pattern", "description", "tags", "except", "quota"];
+/// Keys of `[auth]`.
+pub(super) const AUTH: &[&str] = &[
+    "anonymous",
+    "readers",
+    "writers",
+    "admins",
+    "open_networks",
+    "account",
+    "region",
+    "htpasswd_file",
+    "policy_file",
+    "master_key_file",
+    "token_ttl",
+    "refresh_ttl",
+    "oidc",
+    "max_requests_per_second",
+];
+/// Keys of each `[[auth.oidc]]`.
+pub(super) const OIDC: &[&str] = &["issuer", "audience", "jwks_url", "ca_file", "claims", "scopes"];
 /// Keys of `[log]`.
-pub(super) const LOG: &[&str] = &["format", "level", "access"];
+pub(super) const LOG: &[&str] = &["format", "level", "access", "audit_file", "audit_pulls"];
 
 /// All sections with their keys; `upstream.<prefix>` stands for every upstream.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
@@ -135,14 +155,16 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("cache", CACHE),
     ("upstream.<prefix>", UPSTREAM),
     ("hosted", HOSTED),
+    ("auth", AUTH),
     ("log", LOG),
 ];
 
 /// Every key that exists, as (section, key); the section of an upstream's keys is `upstream.<prefix>`. Keys of tables
-/// in lists are in `cache.tag_rule`, `warm`, `hosted.template`, and in `tag_rule`, `mirrors`, `bandwidth_window` and `credential` of
+/// in lists are in `cache.tag_rule`, `warm`, `hosted.template`, `auth.oidc`, and in `tag_rule`, `mirrors`, `bandwidth_window` and `credential` of
 /// `upstream.<prefix>`.
 pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    const TABLES: [(&str, &[&str]); 7] = [
+    const TABLES: [(&str, &[&str]); 8] = [
+        ("auth.oidc", OIDC),
         ("hosted.template", TEMPLATE),
         ("cache.tag_rule", TAG_RULE),
         ("upstream.<prefix>.tag_rule", TAG_RULE),

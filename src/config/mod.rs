@@ -2,6 +2,7 @@
 //! data: a [`Config`] that loaded is a valid one, and one that did not says everything that is wrong with it.
 //! Called by `cli` (`serve`, `check-config`); every other room takes the parts that it needs.
 
+mod auth;
 mod bandwidth;
 mod credentials;
 mod fault;
@@ -11,6 +12,7 @@ mod hosted;
 mod images;
 mod keys;
 mod mirror;
+mod oidc;
 mod reader;
 mod sections;
 mod source;
@@ -23,6 +25,7 @@ mod warm;
 
 use std::path::{Path, PathBuf};
 
+pub use auth::AuthConfig;
 pub use bandwidth::{BandwidthConfig, BandwidthWindow};
 pub use credentials::{
     Credential, CredentialKind, CredentialOrder, Credentials, DockerLogin, EcrConfig, Secret, Written,
@@ -34,6 +37,7 @@ pub use hosted::{HostedConfig, RepositoryTemplate};
 pub use images::ImagePattern;
 pub use keys::known_keys;
 pub use mirror::{Mirror, Rewrite};
+pub use oidc::OidcConfig;
 pub use sections::{CacheConfig, LogConfig, LogFormat, ServerConfig, StorageConfig};
 pub use tls::{ClientAuth, TlsConfig, TlsFault, TlsMaterial};
 pub use upstream::{FinishFill, UpstreamConfig};
@@ -61,6 +65,8 @@ pub struct Config {
     pub warm: Vec<WarmList>,
     /// Repositories of our own.
     pub hosted: HostedConfig,
+    /// Logins and rights.
+    pub auth: AuthConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -142,6 +148,7 @@ impl Config {
             &mut faults,
         );
         let hosted = HostedConfig::read(sources.hosted, &mut faults);
+        let auth = AuthConfig::read(sources.auth, &mut faults);
         let log = LogConfig::read(sources.log, &mut faults);
         if !faults.is_empty() {
             return Err(ConfigFaults::new(faults));
@@ -158,6 +165,7 @@ impl Config {
             upstreams,
             warm,
             hosted,
+            auth,
             log,
         })
     }

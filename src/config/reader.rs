@@ -1,6 +1,7 @@
 //! Reads one section key by key: each value is parsed by its key's type, each fault is noted and reading goes on,
 //! and what nobody asked for is an unknown key. By hand, because a derived decoder stops at the first fault.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -207,6 +208,15 @@ impl Entry {
                 Ok(span)
             }
         })
+    }
+
+    /// The path of a file that can be read.
+    pub(super) fn readable_file(&self) -> Result<PathBuf, String> {
+        let path = self.origin.resolve(self.filled()?);
+        match std::fs::File::open(&path) {
+            Ok(_) => Ok(path),
+            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+        }
     }
 
     /// A list of strings, each through `parse`; a variable separates them by commas.

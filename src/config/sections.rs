@@ -42,6 +42,8 @@ pub struct ServerConfig {
     pub answer_timeout: Duration,
     /// Whose word on the client before them is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether logins are taken where others can read them on the way.
+    pub allow_plain_http: bool,
     /// The certificate of our TLS, if we speak it.
     pub tls: Option<TlsConfig>,
 }
@@ -113,6 +115,10 @@ pub struct LogConfig {
     pub level: String,
     /// One line per request.
     pub access: bool,
+    /// Where the audit log goes; `-` is standard error.
+    pub audit_file: Option<PathBuf>,
+    /// Whether it tells pulls that were allowed.
+    pub audit_pulls: bool,
 }
 
 impl ServerConfig {
@@ -170,6 +176,7 @@ impl ServerConfig {
             trusted_proxies: reader
                 .take("trusted_proxies", |entry| entry.list(value::network))
                 .unwrap_or_default(),
+            allow_plain_http: reader.take("allow_plain_http", Entry::boolean).unwrap_or(false),
             tls,
         };
         reader.finish();
@@ -318,6 +325,11 @@ impl LogConfig {
                 .take("level", |entry| value::log_level(entry.filled()?))
                 .unwrap_or_else(|| "info".to_owned()),
             access: reader.take("access", Entry::boolean).unwrap_or(true),
+            audit_file: reader.take("audit_file", |entry| match entry.filled()? {
+                "-" => Ok(PathBuf::from("-")),
+                path => Ok(entry.origin.resolve(path)),
+            }),
+            audit_pulls: reader.take("audit_pulls", Entry::boolean).unwrap_or(true),
         };
         reader.finish();
         config

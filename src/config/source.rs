@@ -118,6 +118,7 @@ pub(super) struct Sources {
     pub(super) storage: Section,
     pub(super) cache: Section,
     pub(super) hosted: Section,
+    pub(super) auth: Section,
     pub(super) log: Section,
     /// By prefix; the built-in ones are always there.
     pub(super) upstreams: BTreeMap<String, Section>,
@@ -142,6 +143,7 @@ impl Sources {
             storage: section("storage"),
             cache: section("cache"),
             hosted: section("hosted"),
+            auth: section("auth"),
             log: section("log"),
             upstreams: BUILTINS.iter().map(|known| builtin(known.prefix)).collect(),
             warm: Vec::new(),
@@ -156,6 +158,7 @@ impl Sources {
             "storage" => Some(&mut self.storage),
             "cache" => Some(&mut self.cache),
             "hosted" => Some(&mut self.hosted),
+            "auth" => Some(&mut self.auth),
             "log" => Some(&mut self.log),
             _ => None,
         }

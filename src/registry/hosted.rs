@@ -17,6 +17,19 @@ pub enum Located {
     PullThrough(Repository),
     /// To a repository of ours.
     Hosted(Arc<HostedRepository>),
+    /// To one that would be ours, and does not exist.
+    Absent(RepositoryName),
+}
+
+impl Located {
+    /// What policies call it: the name of a repository of ours, or the upstream's prefix and its name there.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::PullThrough(repository) => repository.key(),
+            Self::Hosted(repository) => repository.name.as_str(),
+            Self::Absent(name) => name.as_str(),
+        }
+    }
 }
 
 /// Which repositories a push makes, and how: the first that matches.
@@ -52,10 +65,8 @@ impl Templates {
 pub enum Intent {
     /// Something is asked for.
     Read,
-    /// Something is pushed: a repository that a template describes is made.
-    Push,
-    /// Something is removed.
-    Delete,
+    /// Something is pushed or removed, which no upstream is asked to do for a name that does not say it.
+    Write,
 }
 
 impl Registry {
@@ -63,7 +74,7 @@ impl Registry {
     /// says its upstream; on the mirror door there are none.
     ///
     /// # Errors
-    /// "Name unknown", also for a namespace of ours, of which no upstream is asked.
+    /// "Name unknown", when no upstream is meant.
     pub async fn locate(&self, asked: &Asked<'_>, intent: Intent) -> Result<Located, Lost> {
         let bare =
             asked.door == Door::Main && asked.ns.is_none_or(|ns| self.is_own(ns)) && asked.host.is_none();
@@ -71,23 +82,24 @@ impl Registry {
             if let Some(found) = self.hosted.repository(asked.name).await? {
                 return Ok(Located::Hosted(found));
             }
-            if intent == Intent::Push {
-                return Ok(Located::Hosted(self.make(asked.name).await?));
-            }
-            if asked.ns.is_some() || self.is_ours(asked.name) {
-                return Err(HostedError::NameUnknown.into());
+            if intent != Intent::Read || asked.ns.is_some() || self.is_ours(asked.name) {
+                return Ok(Located::Absent(asked.name.clone()));
             }
         }
         Ok(Located::PullThrough(self.names.resolve(asked)?))
     }
 
-    async fn make(&self, name: &RepositoryName) -> Result<Arc<HostedRepository>, HostedError> {
+    /// Makes a repository that a push by `by` goes to, if a template says so.
+    ///
+    /// # Errors
+    /// "Name unknown", when none does.
+    pub async fn make(&self, name: &RepositoryName, by: &str) -> Result<Arc<HostedRepository>, HostedError> {
         let Some(settings) = self.templates.settings(name) else {
             return Err(HostedError::NameUnknown);
         };
-        let (made, new) = self.hosted.create(name, "", settings).await?;
+        let (made, new) = self.hosted.create(name, by, settings).await?;
         if new {
-            tracing::info!(repository = %name, "a push made this repository");
+            tracing::info!(repository = %name, by, "a push made this repository");
         }
         Ok(made)
     }

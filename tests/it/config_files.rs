@@ -147,6 +147,7 @@ fn the_examples_of_full_are_valid() {
         path.display().to_string()
     };
     let secret = place("hub", "hunter2\n");
+    let (htpasswd, policy) = (place("htpasswd", ""), place("policy.json", "{}"));
     let docker = place("config.json", r#"{"auths":{"docker.io":{"auth":"dTpw"}}}"#);
     let helper = place("docker-credential-pass", "#!/bin/sh\n");
     let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -171,6 +172,8 @@ fn the_examples_of_full_are_valid() {
         .fold(String::new(), |text, line| text + line + "\n")
         .replace("/run/secrets/hub", &secret)
         .replace("/run/secrets/token", &secret)
+        .replace("/etc/wharfinger/htpasswd", &htpasswd)
+        .replace("/etc/wharfinger/policy.json", &policy)
         .replace("~/.docker/config.json", &docker)
         .replace("helper = \"pass\"", &format!("helper = {helper:?}"));
     let config = Config::from_toml_str(&text, "full.toml").unwrap_or_else(|faults| panic!("{faults}"));

@@ -7,15 +7,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use wharfinger::api::{Api, Entrance, Options};
+use wharfinger::api::{Api, Entrance, Logs, Options};
+use wharfinger::app::open_access;
 use wharfinger::cache::Cache;
 use wharfinger::cli::{CallError, Told, job};
+use wharfinger::clock::Timestamp;
 use wharfinger::config::{Config, StorageConfig};
 use wharfinger::job::{Job, Jobs, Progress, Unit};
-use wharfinger::registry::{Names, OwnAddresses, Registry};
+use wharfinger::registry::{Hosted, Names, Ours, OwnAddresses, Registry, Templates};
 use wharfinger::server::{Drain, Limits, Server, bind_local};
 use wharfinger::storage::Storage;
-use wharfinger::telemetry::{AccessLog, Metrics};
+use wharfinger::telemetry::{AccessLog, AuditLog, Metrics};
 
 use crate::support::prelude::*;
 
@@ -73,7 +75,21 @@ fn door() -> Door {
     let metrics = Arc::new(Metrics::new());
     let storage = Storage::open(&StorageConfig::in_folder(folder.path().to_owned())).expect("a data folder");
     let cache = Cache::new(storage, metrics.clone(), tokio::runtime::Handle::current());
-    let registry = Registry::new(cache, Names::new(&[], None), OwnAddresses::default());
+    let hosted = Hosted::new(
+        cache.repositories().clone(),
+        cache.storage().index.clone(),
+        cache.storage().blobs.clone(),
+        cache.storage().uploads.clone(),
+        std::time::Duration::from_hours(1),
+        Timestamp::now(),
+    );
+    let ours = Ours {
+        hosted,
+        templates: Templates::default(),
+        namespaces: Vec::new(),
+    };
+    let (access, _) = open_access(&config, &cache).expect("logins");
+    let registry = Registry::new(cache, Names::new(&[], None), OwnAddresses::default(), ours);
     let count = Count {
         permits: permits.clone(),
         stopped: stopped.clone(),
@@ -81,14 +97,21 @@ fn door() -> Door {
     let options = Options {
         admin_on_main: true,
         trusted_proxies: Vec::new(),
+        allow_plain_http: false,
+        public_url: None,
+        service: String::new(),
         answer_timeout: std::time::Duration::from_secs(25),
         data_dir: String::new(),
         transfers: Arc::default(),
     };
     let api = Api::new(
         Arc::new(registry),
+        access,
         metrics,
-        AccessLog::off(),
+        Logs {
+            access: AccessLog::off(),
+            audit: AuditLog::off(),
+        },
         Jobs::new().with(count),
         options,
     );

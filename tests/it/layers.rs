@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("maintenance", 6),
     ("preserve", 6),
     ("cache", 5),
+    ("identities", 4),
     ("repository", 4),
     ("upstream", 3),
     ("storage", 3),
@@ -37,6 +38,8 @@ const ONLY: &[(&str, &[&str])] = &[
         "api",
         &[
             "registry",
+            "auth",
+            "identities",
             "server",
             "oci",
             "telemetry",
@@ -51,6 +54,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ),
     ("server", &["config", "telemetry", "clock", "mapped"]),
     ("auth", &["config", "oci", "clock", "telemetry", "collapse"]),
+    ("identities", &["auth", "storage", "config", "clock", "claims"]),
     ("repository", &["storage", "config", "oci", "clock", "claims"]),
     ("config", &["oci"]),
 ];

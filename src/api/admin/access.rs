@@ -1,5 +1,5 @@
-//! Who may use the admin API over TCP, where it has no login yet: programs of this machine, and no web page that a
-//! browser of this machine has open. Pure.
+//! Who may use the admin API over TCP as long as nobody can log in: programs of this machine, and no web page that a
+//! browser of this machine has open. And with a login, too, no page of another site. Pure.
 //!
 //! The peer's address decides; headers can only refuse. A page can make a browser connect to us, also under a name of its
 //! own that resolves to 127.0.0.1 (DNS rebinding), so the name must be a loopback one, and a POST must be of a kind that
@@ -39,8 +39,8 @@ const PROXIED: [&str; 6] = [
     "x-real-ip",
 ];
 
-/// Whether a request may pass.
-pub(super) fn check(
+/// Whether a request without a login may pass.
+pub(in crate::api) fn check_machine(
     peer: Option<SocketAddr>,
     method: &Method,
     uri: &Uri,
@@ -54,23 +54,20 @@ pub(super) fn check(
         return Err(Refusal::Proxied);
     }
     // HTTP/2 has it in the URI, HTTP/1 in the header; either may be absent, not both.
-    let mut hosts = headers
-        .get_all(header::HOST)
-        .iter()
-        .map(|host| host.to_str().ok())
-        .chain(uri.authority().map(|authority| Some(authority.as_str())))
-        .peekable();
+    let mut hosts = hosts(uri, headers).peekable();
     if hosts.peek().is_none() || !hosts.all(|host| host.is_some_and(is_loopback)) {
         return Err(Refusal::Host);
     }
+    check_site(method, uri, headers)
+}
+
+/// Whether a request may come from where a page says that it does: browsers show a login that they remember for any page.
+pub(in crate::api) fn check_site(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let origin = headers
         .get(header::ORIGIN)
         .map(|origin| origin.to_str().unwrap_or_default());
-    let of_elsewhere = |origin: &str| {
-        origin
-            .split_once("://")
-            .is_none_or(|(_, host)| !is_loopback(host))
-    };
+    let own = |host: &str| is_loopback(host) || hosts(uri, headers).any(|own| own == Some(host));
+    let of_elsewhere = |origin: &str| origin.split_once("://").is_none_or(|(_, host)| !own(host));
     let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
     if origin.is_some_and(of_elsewhere) || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
     {
@@ -81,6 +78,15 @@ pub(super) fn check(
         return Err(Refusal::ContentType);
     }
     Ok(())
+}
+
+/// By what names the client says that it reaches us; `None` for one that is no text.
+fn hosts<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = Option<&'a str>> {
+    headers
+        .get_all(header::HOST)
+        .iter()
+        .map(|host| host.to_str().ok())
+        .chain(uri.authority().map(|authority| Some(authority.as_str())))
 }
 
 /// Whether `host`, maybe with a port, is this machine and nothing that a name server could answer for.
@@ -131,7 +137,7 @@ mod tests {
                 (name, HeaderValue::from_str(value).unwrap())
             })
             .collect();
-        check(
+        check_machine(
             Some(peer.parse().unwrap()),
             method,
             &uri.parse().unwrap(),

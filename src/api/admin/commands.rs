@@ -118,7 +118,7 @@ pub(super) async fn unpin(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     reply(&told)
 }
 
-fn reply(told: &impl Serialize) -> Result<Reply, Failure> {
+pub(super) fn reply(told: &impl Serialize) -> Result<Reply, Failure> {
     let mut text = serde_json::to_vec(told).map_err(|_| Failure::Registry(unsaid()))?;
     text.push(b'\n');
     let reply = Reply::new(StatusCode::OK, Content::Full(Bytes::from(text)));

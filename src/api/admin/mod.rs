@@ -10,24 +10,28 @@
 //! | `GET /api/offline`, `POST` with `{"offline": true}` | [`registry::report::OfflineReport`](crate::registry::report::OfflineReport) |
 //! | `GET /api/pins` | [`registry::report::Pins`](crate::registry::report::Pins) |
 //! | `POST /api/unpin` with `{"refs": [REF]}` | a list of [`registry::report::Unpinned`](crate::registry::report::Unpinned) |
+//! | `GET /api/identities` | a list of [`IdentityReport`](crate::identities::IdentityReport) |
+//! | `POST /api/identities` with a [`Command`](crate::identities::Command) | [`Done`](crate::identities::Done) |
 //! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
 //!
-//! Errors have the distribution spec's form. Over TCP a request has to pass [`access`].
+//! Errors have the distribution spec's form. Over TCP a request needs a login with the
+//! rights for it (`wharfinger:Admin...`); as long as nobody can log in it has to pass [`access`] instead.
 
 mod access;
 mod commands;
+mod identities;
 mod jobs;
 mod request;
 
 use http::Method;
 
+use super::Asking;
 use super::query;
 use super::reply::Reply;
 use super::rescue::Failure;
 use super::route::RouteError;
-use super::{Asking, Entrance};
 
-pub(super) use access::Refusal;
+pub(super) use access::{Refusal, check_machine, check_site};
 pub(super) use request::BadRequest;
 
 /// Whether a switch is to be read or written.
@@ -48,6 +52,8 @@ pub(super) enum AdminRoute {
     Offline(Turn),
     Pins,
     Unpin,
+    /// Listed, or one changed.
+    Identities(Turn),
     /// Any other name: a job, if there is one of that name.
     Job(Box<str>),
 }
@@ -65,6 +71,8 @@ impl AdminRoute {
             "offline" => Self::Offline(Turn::Read),
             "pins" => Self::Pins,
             "unpin" => Self::Unpin,
+            "identities" if *method == Method::POST => Self::Identities(Turn::Write),
+            "identities" => Self::Identities(Turn::Read),
             // As a host before it, which gets the answer of an unknown one.
             "v2" => return None,
             _ if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
@@ -74,7 +82,11 @@ impl AdminRoute {
         };
         let reads = matches!(
             route,
-            Self::Status | Self::Explain | Self::Pins | Self::Offline(Turn::Read)
+            Self::Status
+                | Self::Explain
+                | Self::Pins
+                | Self::Offline(Turn::Read)
+                | Self::Identities(Turn::Read)
         );
         Some(match *method {
             Method::GET | Method::HEAD if reads => Ok(route),
@@ -87,10 +99,6 @@ impl AdminRoute {
 
 /// Answers an admin request.
 pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Result<Reply, Failure> {
-    if asking.entrance != Entrance::Local {
-        let peer = asking.connection.peer.address();
-        access::check(peer, asking.method, asking.uri, asking.headers).map_err(Failure::Refused)?;
-    }
     match route {
         AdminRoute::Status => commands::status(asking).await,
         AdminRoute::Explain => {
@@ -104,6 +112,8 @@ pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Resul
         AdminRoute::Offline(turn) => commands::offline(asking, *turn).await,
         AdminRoute::Pins => commands::pins(asking).await,
         AdminRoute::Unpin => commands::unpin(asking).await,
+        AdminRoute::Identities(Turn::Read) => identities::list(asking),
+        AdminRoute::Identities(Turn::Write) => identities::run(asking).await,
         AdminRoute::Job(name) => jobs::start(asking, name).await,
     }
 }

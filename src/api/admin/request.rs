@@ -30,6 +30,8 @@ pub(in crate::api) enum BadRequest {
     #[error("{0} is running already")]
     Running(Box<str>),
     #[error("{0}")]
+    Absent(String),
+    #[error("{0}")]
     Impossible(String),
 }
 
@@ -38,7 +40,7 @@ impl BadRequest {
         match self {
             Self::Reference | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Unknown | Self::Absent(_) => StatusCode::NOT_FOUND,
             Self::Running(_) | Self::Impossible(_) => StatusCode::CONFLICT,
         }
     }

@@ -205,12 +205,11 @@ pub(in crate::api) async fn catalog(asking: &mut Asking<'_>) -> Result<Reply, Fa
         repositories: Vec<&'a str>,
     }
     let (after, count) = asked_page(asking);
-    let found = asking
-        .shared
-        .registry
-        .hosted()
-        .catalog(&after, count + 1, |_| true)
-        .await;
+    let circumstances = asking.circumstances();
+    let may_see =
+        |repository: &HostedRepository| asking.may_see(repository.name.as_str(), None, &circumstances);
+    let hosted = asking.shared.registry.hosted();
+    let found = hosted.catalog(&after, count + 1, may_see).await;
     let mut names = found.map_err(Failure::Hosted)?;
     let next = cut(&mut names, count);
     let catalog = Catalog {

@@ -6,6 +6,7 @@ pub(super) mod hosted;
 pub(super) mod manifests;
 pub(super) mod referrers;
 pub(super) mod tags;
+pub(super) mod token;
 pub(super) mod uploads;
 
 use bytes::Bytes;

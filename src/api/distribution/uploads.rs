@@ -1,6 +1,8 @@
 //! Blob uploads (distribution spec, "Pushing Blobs"): in one request, in chunks, streamed, or mounted from another
 //! repository.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::api::Asking;
@@ -10,8 +12,9 @@ use crate::api::query;
 use crate::api::reply::{DigestHeaders, Reply};
 use crate::api::rescue::Failure;
 use crate::api::route::{Target, UploadStep};
+use crate::auth::action::Action;
 use crate::oci::{Algorithm, Digest};
-use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId, key_of};
+use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId};
 
 static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -43,7 +46,7 @@ pub(in crate::api) async fn begin(
     let size = whole.and_then(|_| body.announced());
     let hosted = asking.shared.registry.hosted();
     let upload = hosted
-        .begin_upload(repository, asking.caller(), algorithm, size)
+        .begin_upload(repository, &asking.caller.key(), algorithm, size)
         .await
         .map_err(Failure::Hosted)?;
     match whole {
@@ -70,16 +73,20 @@ async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Dige
                 name: &name,
             };
             match registry.locate(&asked, Intent::Read).await {
-                Ok(Located::Hosted(source)) if asking.may_read(&source.name) => vec![source.key.clone()],
-                // What the cache keeps of an upstream's repository may be given to whoever may pull from it.
-                Ok(Located::PullThrough(source)) if asking.may_pull(&source) => vec![source.key().clone()],
+                // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too.
+                Ok(source) if may_take(asking, &source, &from) => key(&source).into_iter().collect(),
                 _ => Vec::new(),
             }
         }
         None => {
-            let holders = hosted.holders(digest).await.map_err(Failure::Hosted)?;
-            let readable = holders.into_iter().filter(|name| asking.may_read(name));
-            readable.map(|name| key_of(&name)).collect()
+            let mut readable = Vec::new();
+            for name in hosted.holders(digest).await.map_err(Failure::Hosted)? {
+                let found = hosted.repository(&name).await.map_err(Failure::Hosted)?;
+                let source = found.map(Located::Hosted);
+                let source = source.filter(|source| may_take(asking, source, name.as_str()));
+                readable.extend(source.and_then(|source| key(&source)));
+            }
+            readable
         }
     };
     for source in sources {
@@ -94,6 +101,20 @@ async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Dige
     Ok(false)
 }
 
+/// Whether the caller may pull blobs from there.
+fn may_take(asking: &Asking<'_>, source: &Located, asked: &str) -> bool {
+    asking.may(Action::GetDownloadUrlForLayer, source, asked, "pull")
+}
+
+/// What the content of a repository is kept under.
+fn key(source: &Located) -> Option<Arc<str>> {
+    match source {
+        Located::Hosted(source) => Some(source.key.clone()),
+        Located::PullThrough(source) => Some(source.key().clone()),
+        Located::Absent(_) => None,
+    }
+}
+
 /// GET, PATCH, PUT and DELETE of a session.
 pub(in crate::api) async fn step(
     asking: &mut Asking<'_>,
@@ -103,7 +124,7 @@ pub(in crate::api) async fn step(
 ) -> Result<Reply, Failure> {
     let hosted = asking.shared.registry.hosted();
     let upload = hosted
-        .take_upload(repository, asking.caller(), id)
+        .take_upload(repository, &asking.caller.key(), id)
         .await
         .map_err(Failure::Hosted)?;
     match step {

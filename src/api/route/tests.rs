@@ -31,6 +31,7 @@ fn ask(method: &Method, uri: &str, entrance: Entrance) -> Result<String, RouteEr
         Route::Catalog => "catalog".to_owned(),
         Route::Tags(_, page) => format!("{place} tags {page:?}"),
         Route::Referrers(_, digest) => format!("{place} referrers {digest}"),
+        Route::Token => "token".to_owned(),
         Route::Live => "live".to_owned(),
         Route::Ready => "ready".to_owned(),
         Route::Metrics => "metrics".to_owned(),

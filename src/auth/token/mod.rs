@@ -56,6 +56,8 @@ pub struct Grant {
     pub purpose: Use,
     /// Which state of the identity it was made of: it is void once that has another one (another password, a new key).
     pub generation: u64,
+    /// What it is good for at the most: within each of these lists of scopes.
+    pub scopes: Vec<Vec<String>>,
 }
 
 /// Why a text is no token that counts here.
@@ -70,6 +72,9 @@ pub enum TokenError {
     /// It is for another service, or for another use.
     #[error("the token is for something else")]
     Misused,
+    /// Whoever had it made is no more, or has another password.
+    #[error("the token is void: log in again")]
+    Void,
     /// Keys cannot be used.
     #[error("tokens cannot be signed")]
     Keys,
@@ -93,6 +98,8 @@ struct Claims {
     generation: u64,
     #[serde(default)]
     access: Vec<Access>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<Vec<String>>,
 }
 
 /// Makes tokens, and knows them again. Clones share the keys.
@@ -134,6 +141,7 @@ impl Tokens {
             issuer: grant.identity.issuer().map(str::to_owned),
             generation: grant.generation,
             access: grant.access.clone(),
+            scopes: grant.scopes.clone(),
         };
         let key = self.keys.newest();
         let header = Header {
@@ -199,6 +207,7 @@ impl Tokens {
             access: claims.access,
             purpose: claims.purpose,
             generation: claims.generation,
+            scopes: claims.scopes,
         };
         Ok((grant, claims.exp))
     }

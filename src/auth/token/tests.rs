@@ -41,6 +41,7 @@ fn grant(purpose: Use) -> Grant {
         }],
         purpose,
         generation: 3,
+        scopes: vec![vec!["pull:team/*".to_owned()]],
     }
 }
 

@@ -126,7 +126,41 @@ fn every_kind_of_fault() {
             "true or false",
         ),
         ("[chace]\nmirror = \"\"", "chace", "did you mean `cache`"),
-        ("[auth]\nanonymous = []", "auth", "unknown section"),
+        (
+            "[authentication]\nanonymous = []",
+            "authentication",
+            "unknown section",
+        ),
+        (
+            "[auth]\nanonymous = [\"read\"]",
+            "auth.anonymous",
+            "is not one of pull, push",
+        ),
+        ("[auth]\nreaders = [\"team-*\"]", "auth.readers", "is no name"),
+        ("[auth]\nadmins = [\"*\"]", "auth.admins", "would be everyone"),
+        ("[auth]\naccount = \"12\"", "auth.account", "twelve digits"),
+        ("[auth]\nregion = \"Here\"", "auth.region", "us-east-1"),
+        (
+            "[auth]\nhtpasswd_file = \"/no/such\"",
+            "auth.htpasswd_file",
+            "cannot be read",
+        ),
+        (
+            "[auth]\ntoken_ttl = \"1s\"",
+            "auth.token_ttl",
+            "must be from 60 seconds",
+        ),
+        ("[auth]\nopen_networks = [\"here\"]", "auth.open_networks", ""),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"b\"\nscopes = [\"pull:*\"]\nclaims = {}",
+            "auth.oidc[1].claims",
+            "every token of the issuer",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\nscopes = [\"pull:*\"]\nclaims = { sub = \"x\" }",
+            "auth.oidc[1].audience",
+            "is required",
+        ),
         ("listen = \"127.0.0.1:1\"", "listen", "belongs under [server]"),
         ("server = 1", "server", "write [server]"),
         ("upstream = 1", "upstream", "write [upstream.<prefix>]"),
@@ -511,6 +545,7 @@ fn every_known_key_is_read() {
             "credential",
             "warm",
             "template",
+            "oidc",
         ]
         .iter()
         .any(|list| section.ends_with(list));
@@ -548,7 +583,11 @@ fn a_fault_of_the_environment_names_the_variable() {
             "WHARFINGER__SERVER__TLS__CERT_FILE",
         ),
         (("WHARFINGER__", "x"), "", "names no key"),
-        (("WHARFINGER__AUTH__ANONYMOUS", "pull"), "auth", "unknown section"),
+        (
+            ("WHARFINGER__AUTHS__ANONYMOUS", "pull"),
+            "auths",
+            "unknown section",
+        ),
         (
             ("WHARFINGER__SERVER__LISTEN", ""),
             "server.listen",

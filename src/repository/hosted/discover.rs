@@ -62,7 +62,7 @@ impl Hosted {
         &self,
         after: &str,
         most: usize,
-        may_see: impl Fn(&RepositoryName) -> bool,
+        may_see: impl Fn(&HostedRepository) -> bool,
     ) -> Result<Vec<RepositoryName>, Error> {
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         while found.len() < most {
@@ -74,8 +74,11 @@ impl Hosted {
                 .await?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
-            let names = page.iter().filter_map(|(name, _)| name.parse().ok());
-            found.extend(names.filter(|name| may_see(name)));
+            let all = page
+                .into_iter()
+                .filter_map(|(name, row)| Some(HostedRepository::of(&name.parse().ok()?, row)));
+            let seen = all.filter(|repository| may_see(repository));
+            found.extend(seen.map(|repository| repository.name));
         }
         found.truncate(most);
         Ok(found)

@@ -195,7 +195,7 @@ async fn a_manifest_names_only_what_its_own_repository_holds() {
     assert_eq!(all, [scene.app.name.clone(), other.name.clone()]);
     let some = scene
         .hosted
-        .catalog("", 9, |name| *name == other.name)
+        .catalog("", 9, |repository| repository.name == other.name)
         .await
         .unwrap();
     assert_eq!(some, [other.name.clone()]);

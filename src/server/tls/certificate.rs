@@ -40,6 +40,16 @@ pub struct ClientCertificate {
     pub fingerprint: String,
 }
 
+impl ClientCertificate {
+    /// What policies call whoever shows it, behind `certificate/`: its first URI (a SPIFFE id), else its common name, else
+    /// its first DNS name.
+    pub fn name(&self) -> Option<&str> {
+        let uri = self.uris.first().map(String::as_str);
+        uri.or(self.common_name.as_deref())
+            .or(self.dns_names.first().map(String::as_str))
+    }
+}
+
 impl OwnCertificate {
     /// Reads the chain that clients are shown. `None` when it is no certificate.
     pub(super) fn read(chain: &[CertificateDer<'_>]) -> Option<Self> {

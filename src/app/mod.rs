@@ -1,5 +1,8 @@
 //! From a configuration to a running daemon: builds each part once, serves, and drains. Called by `cli`.
 
+mod access;
+mod issuers;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, Entrance, Options};
+use crate::api::{Api, Entrance, Logs, Options};
 use crate::cache::{Cache, Places, offline_at_start};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat, RepositoryTemplate};
@@ -25,7 +28,7 @@ use crate::registry::{
 };
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
 use crate::storage::Storage;
-use crate::telemetry::{AccessLog, Metrics, PullsLeft, start_logging};
+use crate::telemetry::{AccessLog, AuditLog, Metrics, PullsLeft, start_logging};
 use crate::transfer::{Transfers, Uploads};
 use crate::upstream::{
     BudgetReport, BudgetStore, Ledger, Observer, Purpose, RequestKind, Slowed, StatusLabel, Upstream,
@@ -37,6 +40,8 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 
 /// How late the metrics may tell of a bandwidth window.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
+
+pub use access::{check as check_access, open as open_access};
 
 /// What the command line says beside the configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,6 +119,9 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
         templates: templates(&config),
         namespaces: config.hosted.namespaces.clone(),
     };
+    let (of_access, keeps) = (config.clone(), cache.clone());
+    let (access_rights, access_upkeep) =
+        tokio::task::spawn_blocking(move || access::open(&of_access, &keeps)).await??;
     let places = Places::new(&upstreams);
     let (its, store) = (upstreams.clone(), Arc::new(BudgetNote(cache.clone())));
     let ledger = tokio::task::spawn_blocking(move || Arc::new(Ledger::open(its, store))).await?;
@@ -139,13 +147,22 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     } else {
         (AccessLog::off(), None)
     };
+    let (audit, _audit) = match &config.log.audit_file {
+        Some(path) => {
+            let opened = AuditLog::open(path, config.log.audit_pulls);
+            let (log, guard) = opened.with_context(|| format!("log.audit_file: {}", path.display()))?;
+            (log, Some(guard))
+        }
+        None => (AuditLog::off(), None),
+    };
     let uploads = Uploads::default();
     let export = BundleExport::new(cache.clone(), places.clone(), finder.clone());
     let of_certificates = metrics.clone();
     let api = Api::new(
         registry,
+        access_rights,
         metrics,
-        access,
+        Logs { access, audit },
         Jobs::new()
             .with(Evict::new(cache.clone()))
             .with(scrub.clone())
@@ -160,6 +177,13 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             data_dir: config.storage.data_dir.display().to_string(),
             answer_timeout: config.server.answer_timeout,
             trusted_proxies: config.server.trusted_proxies.clone(),
+            allow_plain_http: config.server.allow_plain_http,
+            public_url: config
+                .server
+                .public_url
+                .as_ref()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            service: access::service(&config),
             transfers: Arc::new(Transfers::new(uploads).with(export)),
         },
     );
@@ -225,6 +249,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let stopping = behind.clone();
     upkeep.spawn(async move { warm.keep(stopping).await });
     upkeep.spawn(pinned.keep(behind.clone()));
+    upkeep.spawn(access_upkeep.keep(behind.clone()));
 
     stop.next().await;
     let grace = config.server.drain_timeout;

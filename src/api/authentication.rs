@@ -1,0 +1,358 @@
+//! Who asks, and may they: the two steps between parsing a request and handling it. No handler comes before them; what is
+//! decided about more than one thing (the source of a mount, a list of repositories) asks [`Asking::may`] itself.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use http::uri::Authority;
+use http::{HeaderValue, header};
+
+use super::Entrance;
+use super::admin::{self, AdminRoute};
+use super::asking::Asking;
+use super::permission::{self, Need};
+use super::rescue::{Failure, Unauthorized};
+use super::route::{Route, Target};
+use crate::auth::action::Action;
+use crate::auth::identity::Identity;
+use crate::auth::policy::Decision;
+use crate::auth::{Arrival, Caller, Circumstances, Offered, Unproved, Wish};
+use crate::clock::Timestamp;
+use crate::registry::{Door, Located};
+
+impl Asking<'_> {
+    /// The client's address, as far as it is to be believed.
+    pub(super) fn from(&self) -> Option<IpAddr> {
+        let peer = self.connection.peer.address().map(|peer| peer.ip());
+        self.exchange
+            .origin
+            .forwarded_for
+            .or(peer)
+            .map(|ip| ip.to_canonical())
+    }
+
+    /// How it came, for whoever proves.
+    pub(super) fn arrival(&self) -> Arrival<'_> {
+        let from = self.from();
+        let private = self.exchange.origin.https
+            || self.shared.options.allow_plain_http
+            || from.is_none_or(|ip| ip.is_loopback());
+        Arrival {
+            from,
+            private,
+            certificate: self.connection.certificate.as_deref().and_then(|one| one.name()),
+            now: Timestamp::now(),
+        }
+    }
+
+    /// What the request shows to prove who asks.
+    pub(super) fn offered(&self) -> Offered {
+        Offered::read(self.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))
+    }
+
+    /// Proves who asks.
+    pub(super) async fn authenticate(&mut self, route: &Route<'_>) -> Result<(), Failure> {
+        let auth = &self.shared.auth;
+        if self.entrance == Entrance::Local {
+            self.caller = Caller::of(Identity::operator(auth.authenticator.account().clone()));
+            return Ok(());
+        }
+        let offered = match route {
+            // For whoever looks after the process, who has no login.
+            Route::Live | Route::Ready | Route::Metrics => return Ok(()),
+            // What runtimes send there is for somebody else.
+            _ if route.door() == Some(Door::Mirror) => Offered::Nothing,
+            _ => self.offered(),
+        };
+        match auth.authenticator.prove(&offered, self.arrival()).await {
+            Ok(caller) => self.caller = caller,
+            Err(error) => {
+                self.note_unproved(&offered, &error);
+                return Err(self.unproved(route, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether they ask too fast.
+    pub(super) fn pace(&self, route: &Route<'_>) -> Result<(), Failure> {
+        let spared = matches!(route, Route::Live | Route::Ready | Route::Metrics);
+        if spared || self.entrance == Entrance::Local {
+            return Ok(());
+        }
+        let rate = &self.shared.auth.rate;
+        match rate.take(&self.caller, self.from(), Instant::now()) {
+            Some(wait) => Err(Failure::TooFast(wait)),
+            None => Ok(()),
+        }
+    }
+
+    fn unproved(&self, route: &Route<'_>, error: Unproved) -> Failure {
+        let challenge = match (route, error) {
+            (_, Unproved::Throttled(after)) => return Failure::Throttled(after),
+            (_, Unproved::Exposed) => return Failure::Denied(error.to_string()),
+            // A challenge from where tokens come from would lead clients in a circle.
+            (Route::Token, _) => None,
+            (Route::Admin(_), _) => Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
+            (_, Unproved::Token(_)) => {
+                let scope = route.target().map(|target| self.scope(target, None, "pull"));
+                self.challenge(scope.as_deref(), Some("invalid_token"))
+            }
+            _ => self.challenge(None, None),
+        };
+        Failure::Unauthorized(Unauthorized {
+            message: error.to_string(),
+            challenge,
+        })
+    }
+
+    /// Decides whether they may.
+    pub(super) fn authorize(&self, route: &Route<'_>, located: Option<&Located>) -> Result<(), Failure> {
+        match route {
+            Route::Live | Route::Ready | Route::Metrics | Route::Token => return Ok(()),
+            Route::Base(door) => return self.greet(*door),
+            Route::Admin(route) => return self.admit_operator(route),
+            Route::Catalog => return self.admit_to_catalog(),
+            _ => {}
+        }
+        let query = self.uri.query().unwrap_or_default();
+        let need = permission::need(route, self.method, query);
+        match (need, route.target(), located) {
+            (Some(need), Some(target), Some(located)) => self.permit(need, target, located),
+            _ => Ok(()),
+        }
+    }
+
+    /// `GET /v2/`: clients learn here alone that they may log in, and whether their login is right.
+    fn greet(&self, door: Door) -> Result<(), Failure> {
+        let auth = &self.shared.auth;
+        let from = self.from();
+        let shown = !self.caller.is_anonymous() || self.caller.shows_token();
+        if door == Door::Mirror || shown || auth.rights.is_open(from) {
+            return Ok(());
+        }
+        if auth.rights.admit_anonymous(from) && !auth.authenticator.has_logins() {
+            return Ok(());
+        }
+        Err(self.login_needed(None))
+    }
+
+    fn permit(&self, need: Need, target: &Target<'_>, located: &Located) -> Result<(), Failure> {
+        let circumstances = self.circumstances();
+        let wish = |action| Wish {
+            caller: &self.caller,
+            action,
+            repository: Some(located.name()),
+            policy: policy_of(located),
+            circumstances: &circumstances,
+        };
+        let rights = &self.shared.auth.rights;
+        let mut refused = None;
+        let allowed = need
+            .any_of
+            .iter()
+            .any(|action| match rights.decide(&wish(*action)) {
+                Decision::Allow => true,
+                Decision::Deny(why) => {
+                    refused.get_or_insert((*action, why));
+                    false
+                }
+            });
+        if allowed {
+            refused = need.and.and_then(|action| match rights.decide(&wish(action)) {
+                Decision::Allow => None,
+                Decision::Deny(why) => Some((action, why)),
+            });
+        }
+        let scope = || self.scope(target, Some(located), permission::wanted(need.word));
+        if let Some((action, why)) = refused {
+            tracing::debug!(
+                who = self.caller.identity.name(),
+                %action,
+                repository = located.name(),
+                %why,
+                "refused"
+            );
+            // Who has another place to ask gets no challenge: it would be answered with a login for that place.
+            if self.caller.is_anonymous() && !target.falls_through() {
+                return Err(self.login_needed(Some(&scope())));
+            }
+            return Err(Failure::Denied(rights.message(&wish(action), &why)));
+        }
+        let names = [target.name.as_str(), located.name()];
+        if !self.caller.was_granted("repository", &names, need.word) {
+            return Err(Failure::Unauthorized(Unauthorized {
+                message: format!("the token was not made for this: it lacks `{}`", need.word),
+                challenge: self.challenge(Some(&scope()), Some("insufficient_scope")),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Whether the caller may do something to a repository that it did not name by itself.
+    pub(super) fn may(&self, action: Action, located: &Located, asked: &str, word: &str) -> bool {
+        let wish = Wish {
+            caller: &self.caller,
+            action,
+            repository: Some(located.name()),
+            policy: policy_of(located),
+            circumstances: &self.circumstances(),
+        };
+        self.shared.auth.rights.decide(&wish).is_allowed()
+            && self
+                .caller
+                .was_granted("repository", &[asked, located.name()], word)
+    }
+
+    /// Whether the caller may see that a hosted repository is there.
+    pub(super) fn may_see(
+        &self,
+        name: &str,
+        policy: Option<&str>,
+        circumstances: &Circumstances<'_>,
+    ) -> bool {
+        let wish = Wish {
+            caller: &self.caller,
+            action: Action::DescribeRepositories,
+            repository: Some(name),
+            policy,
+            circumstances,
+        };
+        self.shared.auth.rights.decide(&wish).is_allowed()
+    }
+
+    /// Who is nobody and may see nothing is asked to log in; all others are shown what they may see.
+    fn admit_to_catalog(&self) -> Result<(), Failure> {
+        const SCOPE: &str = "registry:catalog:*";
+        if !self.caller.was_granted("registry", &["catalog"], "*") {
+            return Err(Failure::Unauthorized(Unauthorized {
+                message: "the token was not made for the catalog".to_owned(),
+                challenge: self.challenge(Some(SCOPE), Some("insufficient_scope")),
+            }));
+        }
+        let wish = Wish {
+            caller: &self.caller,
+            action: Action::DescribeRepositories,
+            repository: None,
+            policy: None,
+            circumstances: &self.circumstances(),
+        };
+        let rights = &self.shared.auth.rights;
+        if self.caller.is_anonymous() && !rights.decide(&wish).is_allowed() {
+            return Err(self.login_needed(Some(SCOPE)));
+        }
+        Ok(())
+    }
+
+    /// An operator over TCP: by login, or, as long as nobody can log in, from this machine.
+    fn admit_operator(&self, route: &AdminRoute) -> Result<(), Failure> {
+        if self.entrance == Entrance::Local {
+            return Ok(());
+        }
+        let auth = &self.shared.auth;
+        if self.caller.is_anonymous() && !auth.authenticator.has_logins() {
+            let peer = self.connection.peer.address();
+            return admin::check_machine(peer, self.method, self.uri, self.headers).map_err(Failure::Refused);
+        }
+        admin::check_site(self.method, self.uri, self.headers).map_err(Failure::Refused)?;
+        let circumstances = self.circumstances();
+        let wish = Wish {
+            caller: &self.caller,
+            action: permission::operator(route),
+            repository: None,
+            policy: None,
+            circumstances: &circumstances,
+        };
+        match auth.rights.decide(&wish) {
+            // A token is for clients of the registry.
+            Decision::Allow if !self.caller.shows_token() => Ok(()),
+            _ if self.caller.is_anonymous() || self.caller.shows_token() => {
+                Err(Failure::Unauthorized(Unauthorized {
+                    message: "the admin API needs a login: name and password of an admin".to_owned(),
+                    challenge: Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
+                }))
+            }
+            Decision::Deny(why) => Err(Failure::Denied(auth.rights.message(&wish, &why))),
+            Decision::Allow => Ok(()),
+        }
+    }
+
+    /// How it was asked, for policies.
+    pub(super) fn circumstances(&self) -> Circumstances<'_> {
+        let agent = self.headers.get(header::USER_AGENT);
+        Circumstances {
+            from: self.from(),
+            https: self.exchange.origin.https,
+            agent: agent.and_then(|agent| agent.to_str().ok()),
+            now: Timestamp::now(),
+        }
+    }
+
+    fn login_needed(&self, scope: Option<&str>) -> Failure {
+        let message = match self.shared.auth.authenticator.has_logins() {
+            true => "authentication required",
+            false => "authentication required, and nobody can log in yet: `wharfinger user add NAME`",
+        };
+        Failure::Unauthorized(Unauthorized {
+            message: message.to_owned(),
+            challenge: self.challenge(scope, None),
+        })
+    }
+
+    /// What a token has to be asked for. By the name that the client used, where that says it all, since some clients
+    /// compare it with their own.
+    fn scope(&self, target: &Target<'_>, located: Option<&Located>, words: &str) -> String {
+        let whole = target.ns.is_none() && target.host.is_none() && target.door == Door::Main;
+        let name = match located {
+            Some(located) if !whole => located.name(),
+            _ => target.name.as_str(),
+        };
+        format!("repository:{name}:{words}")
+    }
+
+    /// `WWW-Authenticate`, with the way to `/token` as the client reaches us (distribution, "Token Authentication
+    /// Specification"). `None` where nobody knows how that is.
+    fn challenge(&self, scope: Option<&str>, error: Option<&str>) -> Option<HeaderValue> {
+        let base = match &self.shared.options.public_url {
+            Some(url) => url.clone(),
+            None => {
+                let scheme = if self.exchange.origin.https {
+                    "https"
+                } else {
+                    "http"
+                };
+                format!("{scheme}://{}", self.host()?)
+            }
+        };
+        let service = &self.shared.options.service;
+        let mut text = format!("Bearer realm=\"{base}/token\",service=\"{service}\"");
+        for (key, value) in [("scope", scope), ("error", error)] {
+            if let Some(value) = value {
+                text = format!("{text},{key}=\"{value}\"");
+            }
+        }
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// The host by which the client reaches us. Nothing but a host gets into the challenge.
+    fn host(&self) -> Option<String> {
+        let told = self.exchange.origin.host.clone();
+        let asked = || {
+            let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            host.map(str::to_owned)
+                .or_else(|| self.uri.authority().map(ToString::to_string))
+        };
+        let host: Authority = told.or_else(asked)?.parse().ok()?;
+        let port = host.port().map(|port| format!(":{port}")).unwrap_or_default();
+        // Without what may stand before an @.
+        Some(format!("{}{port}", host.host()))
+    }
+}
+
+/// Browsers and `curl -u` understand it.
+const ADMIN_CHALLENGE: &str = "Basic realm=\"wharfinger\", charset=\"UTF-8\"";
+
+/// The policy attached to a repository.
+fn policy_of(_: &Located) -> Option<&str> {
+    None
+}

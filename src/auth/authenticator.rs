@@ -1,0 +1,371 @@
+//! Proves who asks: by password, by a secret of ours, by a token of ours, or by the certificate of the connection. Called
+//! once a request by `api`, before anything is looked up for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+
+use super::caller::Caller;
+use super::identity::{Account, Identity, Kind};
+use super::offered::Offered;
+use super::oidc::{self, Issuer, Workload};
+use super::password::{Htpasswd, NoRandomness, Passwords, Secret, Verdict};
+use super::policy::Document;
+use super::scope::{self, Scope};
+use super::store::{IdentityStore, Login};
+use super::token::{Access, Grant, TokenError, Tokens, Use};
+
+/// How many lists of scopes are remembered as policies.
+const REMEMBERED: u64 = 10_000;
+
+/// What is known of how a request came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The client's address; none for a socket of this machine.
+    pub from: Option<IpAddr>,
+    /// Whether nobody on the way could read it.
+    pub private: bool,
+    /// The name in the certificate that the connection was opened with.
+    pub certificate: Option<&'a str>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Why nobody is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproved {
+    /// Name or password are wrong, or the login has ended: which, nobody is told.
+    #[error("the name or the password is wrong")]
+    Wrong,
+    /// The token is none that counts.
+    #[error("{0}")]
+    Token(TokenError),
+    /// What is shown cannot be read.
+    #[error("the Authorization header is neither Basic nor Bearer")]
+    Unreadable,
+    /// Too many were wrong: not looked at.
+    #[error("too many wrong passwords: wait before the next one")]
+    Throttled(Duration),
+    /// Anybody on the way could have read it.
+    #[error(
+        "logins over plain HTTP are refused: use HTTPS (server.tls), or set server.allow_plain_http where the network is \
+         trusted"
+    )]
+    Exposed,
+}
+
+/// How long tokens last.
+#[derive(Clone, Copy, Debug)]
+pub struct Spans {
+    /// Those to ask with.
+    pub access: Duration,
+    /// Those that others are made of.
+    pub refresh: Duration,
+}
+
+/// Tokens as they are handed out.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The token to ask with.
+    pub access: String,
+    /// How long it lasts.
+    pub span: Duration,
+    /// The token to have others made, if one was asked for and the caller has a login to come back with.
+    pub refresh: Option<String>,
+}
+
+/// Proves who asks.
+pub struct Authenticator {
+    store: Arc<dyn IdentityStore>,
+    htpasswd: Option<Arc<Htpasswd>>,
+    issuers: Vec<Issuer>,
+    passwords: Passwords,
+    tokens: Tokens,
+    account: Account,
+    spans: Spans,
+    bounds: moka::sync::Cache<Vec<String>, Option<Document>>,
+}
+
+impl Authenticator {
+    /// By those in `store`, then those in `htpasswd`, and the tokens of `issuers`, for `account`.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new(
+        store: Arc<dyn IdentityStore>,
+        htpasswd: Option<Arc<Htpasswd>>,
+        issuers: Vec<Issuer>,
+        tokens: Tokens,
+        account: Account,
+        spans: Spans,
+    ) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            store,
+            htpasswd,
+            issuers,
+            passwords: Passwords::new()?,
+            tokens,
+            account,
+            spans,
+            bounds: moka::sync::Cache::new(REMEMBERED),
+        })
+    }
+
+    /// Whether anybody can log in at all.
+    pub fn has_logins(&self) -> bool {
+        self.htpasswd.is_some() || !self.issuers.is_empty() || !self.store.is_empty()
+    }
+
+    /// The account that names without one belong to.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// When something is shown, and proves nobody: that is never taken for nothing shown.
+    pub async fn prove(&self, offered: &Offered, arrival: Arrival<'_>) -> Result<Caller, Unproved> {
+        match offered {
+            Offered::Nothing => Ok(self.by_certificate(arrival.certificate)),
+            Offered::Unreadable => Err(Unproved::Unreadable),
+            Offered::Basic(..) if !arrival.private => Err(Unproved::Exposed),
+            Offered::Basic(name, password) => self.by_password(name, password, arrival).await,
+            Offered::Bearer(token) => {
+                let caller = self.by_token(token, Use::Access, arrival.now)?;
+                // Everybody has the rights of nobody's token.
+                if !arrival.private && !caller.is_anonymous() {
+                    return Err(Unproved::Exposed);
+                }
+                Ok(caller)
+            }
+        }
+    }
+
+    /// Who had this refresh token made.
+    pub fn by_refresh(&self, token: &str, arrival: Arrival<'_>) -> Result<Caller, Unproved> {
+        if !arrival.private {
+            return Err(Unproved::Exposed);
+        }
+        let mut caller = self.by_token(token, Use::Refresh, arrival.now)?;
+        caller.granted = None;
+        Ok(caller)
+    }
+
+    /// Tokens for `caller`, who was granted `access`.
+    ///
+    /// # Errors
+    /// `Keys`
+    pub fn issue(
+        &self,
+        caller: &Caller,
+        access: Vec<Access>,
+        refresh: bool,
+        now: Timestamp,
+    ) -> Result<Issued, TokenError> {
+        let grant = |access, purpose| Grant {
+            identity: caller.identity.clone(),
+            access,
+            purpose,
+            generation: caller.generation,
+            scopes: caller.scopes.to_vec(),
+        };
+        let span = self.spans.access;
+        let token = self.tokens.make(&grant(access, Use::Access), span, now)?;
+        // A certificate is shown each time anyway, and nobody has nothing to come back with.
+        let returns = matches!(caller.identity.kind(), Kind::User | Kind::Robot);
+        let refresh = (refresh && returns)
+            .then(|| {
+                let grant = grant(Vec::new(), Use::Refresh);
+                self.tokens.make(&grant, self.spans.refresh, now)
+            })
+            .transpose()?;
+        Ok(Issued {
+            access: token,
+            span,
+            refresh,
+        })
+    }
+
+    fn by_certificate(&self, name: Option<&str>) -> Caller {
+        let named = name.and_then(|name| Identity::named(Kind::Certificate, name, self.account.clone()).ok());
+        named.map_or_else(Caller::anonymous, Caller::of)
+    }
+
+    async fn by_password(
+        &self,
+        name: &str,
+        password: &str,
+        arrival: Arrival<'_>,
+    ) -> Result<Caller, Unproved> {
+        if let Some(issuer) = self.issuer_of(password) {
+            return self.by_id_token(issuer, password, arrival.now).await;
+        }
+        let login = self.store.find(name);
+        if password.starts_with(Secret::PREFIX) {
+            // So much chance is in one that no guess comes true: there is nothing to slow down.
+            let login = login.ok_or(Unproved::Wrong)?;
+            return self.by_secret(&login, password, arrival.now);
+        }
+        if let Some((login, secret)) = self.store.access_key(name) {
+            let same =
+                aws_lc_rs::constant_time::verify_slices_are_equal(secret.as_bytes(), password.as_bytes());
+            if same.is_err() || !login.is_good(arrival.now) {
+                return Err(Unproved::Wrong);
+            }
+            return self.of_login(&login, None);
+        }
+        // A login of ours hides one of the file of the same name, whatever state it is in.
+        let (stored, of_file) = match &login {
+            Some(login) => (login.password.clone(), false),
+            None => (self.htpasswd.as_ref().and_then(|file| file.find(name)), true),
+        };
+        let verdict = self
+            .passwords
+            .check(name, password, stored.as_ref(), arrival.from, Instant::now());
+        match verdict.await {
+            Verdict::Right => {}
+            Verdict::Wrong => return Err(Unproved::Wrong),
+            Verdict::Throttled { retry_after } => return Err(Unproved::Throttled(retry_after)),
+        }
+        if of_file {
+            return self.of_file(name).ok_or(Unproved::Wrong);
+        }
+        let login = login.filter(|login| login.is_good(arrival.now));
+        let login = login.ok_or(Unproved::Wrong)?;
+        self.of_login(&login, None)
+    }
+
+    /// Whose ID token this says that it is, if it is somebody's whom we trust.
+    fn issuer_of(&self, token: &str) -> Option<&Issuer> {
+        if self.issuers.is_empty() || !token.starts_with("ey") {
+            return None;
+        }
+        let url = oidc::issuer_of(token)?;
+        let audiences = oidc::audiences_of(token);
+        let of_url = || self.issuers.iter().filter(|issuer| issuer.url() == url);
+        // Several may differ in the audience alone.
+        let meant = of_url().find(|issuer| audiences.iter().any(|one| one == issuer.audience()));
+        meant.or_else(|| of_url().next())
+    }
+
+    async fn by_id_token(&self, issuer: &Issuer, token: &str, now: Timestamp) -> Result<Caller, Unproved> {
+        let proved = issuer.prove(token, &self.account, now).await;
+        let workload = proved.map_err(|error| {
+            tracing::info!(issuer = issuer.url(), %error, "an ID token proves nobody");
+            Unproved::Wrong
+        })?;
+        self.workload(workload).ok_or(Unproved::Wrong)
+    }
+
+    fn workload(&self, workload: Workload) -> Option<Caller> {
+        let own = self.bound(&workload.scopes)?;
+        let caller = Caller {
+            documents: Arc::new([own]),
+            ..Caller::of(workload.identity)
+        };
+        self.bounded(caller, vec![workload.scopes])
+    }
+
+    fn by_secret(&self, login: &Login, secret: &str, now: Timestamp) -> Result<Caller, Unproved> {
+        let found = login
+            .secrets
+            .iter()
+            .filter(|one| !one.stored.is_slow() && one.expires_at.is_none_or(|end| now < end))
+            .find(|one| one.stored.verify(secret));
+        let found = found.filter(|_| login.is_good(now)).ok_or(Unproved::Wrong)?;
+        self.of_login(login, found.scopes.as_deref())
+    }
+
+    fn of_login(&self, login: &Login, secret: Option<&[Scope]>) -> Result<Caller, Unproved> {
+        let told = |scopes: &[Scope]| scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let lists = login.scopes.as_deref().into_iter().chain(secret).map(told);
+        let mut caller = Caller {
+            generation: login.generation,
+            documents: login.documents.clone().into(),
+            ..Caller::of(login.identity.clone())
+        };
+        // A secret's scopes only bound; a login's are what it may, too.
+        if let Some(scopes) = &login.scopes {
+            let own = self.bound(&told(scopes)).ok_or(Unproved::Wrong)?;
+            caller.documents = caller.documents.iter().cloned().chain([own]).collect();
+        }
+        self.bounded(caller, lists.collect()).ok_or(Unproved::Wrong)
+    }
+
+    fn bounded(&self, caller: Caller, lists: Vec<Vec<String>>) -> Option<Caller> {
+        let bounds = lists.iter().map(|list| self.bound(list)).collect::<Option<_>>()?;
+        Some(Caller {
+            bounds,
+            scopes: lists.into(),
+            ..caller
+        })
+    }
+
+    /// A list of scopes as a policy; `None` when it cannot be read, and so allows nothing.
+    fn bound(&self, list: &[String]) -> Option<Document> {
+        if let Some(known) = self.bounds.get(list) {
+            return known;
+        }
+        let scopes: Option<Vec<Scope>> = list.iter().map(|text| text.parse().ok()).collect();
+        let made = scopes.and_then(|scopes| scope::document(&scopes, &self.account).ok());
+        self.bounds.insert(list.to_vec(), made.clone());
+        made
+    }
+
+    fn of_file(&self, name: &str) -> Option<Caller> {
+        let generation = self.htpasswd.as_ref()?.generation(name)?;
+        let identity = Identity::named(Kind::User, name, self.account.clone()).ok()?;
+        Some(Caller {
+            generation,
+            ..Caller::of(identity)
+        })
+    }
+
+    fn by_token(&self, token: &str, purpose: Use, now: Timestamp) -> Result<Caller, Unproved> {
+        let grant = self.tokens.verify(token, purpose, now).map_err(Unproved::Token)?;
+        let void = Unproved::Token(TokenError::Void);
+        // What it was made of has to be there still, and the same.
+        let caller = match grant.identity.kind() {
+            Kind::Anonymous => Caller::anonymous(),
+            Kind::Certificate => Caller::of(grant.identity),
+            Kind::User | Kind::Robot => {
+                let name = grant.identity.name();
+                match self.store.find(name) {
+                    Some(login) => {
+                        let same = login.identity == grant.identity && login.generation == grant.generation;
+                        if !same || !login.is_good(now) {
+                            return Err(void);
+                        }
+                        let login = self.of_login(&login, None).map_err(|_| void)?;
+                        self.bounded(login, grant.scopes).ok_or(void)?
+                    }
+                    None => {
+                        let caller = self.of_file(name).ok_or(void)?;
+                        if caller.generation != grant.generation || caller.identity != grant.identity {
+                            return Err(void);
+                        }
+                        caller
+                    }
+                }
+            }
+            Kind::Workload => {
+                let issuer = grant.identity.issuer();
+                if !self.issuers.iter().any(|known| Some(known.url()) == issuer) {
+                    return Err(void);
+                }
+                let scopes = grant.scopes.into_iter().next().unwrap_or_default();
+                let identity = grant.identity;
+                self.workload(Workload { identity, scopes }).ok_or(void)?
+            }
+            // Nobody hands such out.
+            Kind::Operator => return Err(void),
+        };
+        Ok(Caller {
+            granted: Some(grant.access.into()),
+            ..caller
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! Who asks, as proved, with all that says what they may. Made by [`Authenticator`](super::Authenticator) once a request,
+//! asked about by [`Rights`](super::Rights).
+
+use std::sync::Arc;
+
+use super::identity::Identity;
+use super::policy::Document;
+use super::token::Access;
+
+/// Who asks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub identity: Identity,
+    /// Policies attached to it.
+    pub(super) documents: Arc<[Document]>,
+    /// What it may at the most, as policies that each have to allow.
+    pub(super) bounds: Arc<[Document]>,
+    /// The scopes behind `bounds`, as tokens carry them: within all of these lists.
+    pub(super) scopes: Arc<[Vec<String>]>,
+    /// What its token was granted; `None` when it shows none.
+    pub(super) granted: Option<Arc<[Access]>>,
+    /// The state of its login, for tokens.
+    pub(super) generation: u64,
+}
+
+impl Caller {
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self::of(Identity::anonymous())
+    }
+
+    /// One to whom nothing is attached.
+    pub fn of(identity: Identity) -> Self {
+        Self {
+            identity,
+            documents: Arc::default(),
+            bounds: Arc::default(),
+            scopes: Arc::default(),
+            granted: None,
+            generation: 0,
+        }
+    }
+
+    /// Whether nobody said who asks.
+    pub fn is_anonymous(&self) -> bool {
+        self.identity.is_anonymous()
+    }
+
+    /// Whether it shows a token of ours.
+    pub fn shows_token(&self) -> bool {
+        self.granted.is_some()
+    }
+
+    /// Whether nothing but what everyone may says what it may.
+    pub(super) fn is_plain(&self) -> bool {
+        self.documents.is_empty() && self.bounds.is_empty()
+    }
+
+    /// Whether its token, if it shows one, was granted `action` on a thing called by any of these names. Everybody's
+    /// rights need no token.
+    pub fn was_granted(&self, kind: &str, names: &[&str], action: &str) -> bool {
+        let Some(granted) = self.granted.as_deref().filter(|_| !self.is_anonymous()) else {
+            return true;
+        };
+        granted.iter().any(|access| {
+            access.kind == kind
+                && names.contains(&access.name.as_str())
+                && access
+                    .actions
+                    .iter()
+                    .any(|granted| granted == action || granted == "*")
+        })
+    }
+
+    /// One word for whom an upload belongs to, or a limit is counted for: kind and name; empty for nobody.
+    pub fn key(&self) -> String {
+        match self.identity.is_anonymous() {
+            true => String::new(),
+            false => format!("{}:{}", self.identity.kind().as_str(), self.identity.name()),
+        }
+    }
+}
