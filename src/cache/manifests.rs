@@ -387,7 +387,7 @@ fn outline(
         tracing::warn!(upstream, repository = &*place.key, %reference, %error, "the upstream's manifest is not usable");
         match error {
             ManifestError::Schema1 => Error::upstream(ErrorKind::ManifestInvalid, place, error.to_string()),
-            ManifestError::Malformed(_) => {
+            ManifestError::Malformed(_) | ManifestError::OtherType { .. } | ManifestError::Ambiguous(_) => {
                 Error::upstream(ErrorKind::UpstreamFailed, place, "the upstream sent something that is no manifest")
             }
         }

@@ -33,6 +33,17 @@ pub enum ManifestError {
     /// Not a JSON object of a known form.
     #[error("not a manifest: {0}")]
     Malformed(String),
+    /// The type that it came with is not the one that it says itself, or that its form is.
+    #[error("the manifest is of the type {own}, and came as {given}")]
+    OtherType {
+        /// Its own.
+        own: MediaType,
+        /// What it came with.
+        given: MediaType,
+    },
+    /// It can be read as an image and as an index: two clients would run different things by one digest.
+    #[error("the manifest is ambiguous: it is of the type {0}, and has fields of another one")]
+    Ambiguous(MediaType),
 }
 
 /// A manifest's outline: type, kind and what it names.
@@ -135,6 +146,34 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    /// Reads the outline of a manifest that a client pushes, whose type follows from its bytes alone: two repositories
+    /// that hold the same bytes serve them as the same. (Distribution spec, "Pushing Manifests": clients must send the
+    /// document's own type.)
+    ///
+    /// # Errors
+    /// Those of [`Manifest::parse`], and `OtherType` and `Ambiguous`.
+    pub fn of_its_word(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
+        if content_type.is_some_and(MediaType::is_schema1) {
+            return Err(ManifestError::Schema1);
+        }
+        let manifest = Self::parse(bytes, None)?;
+        let own = &manifest.media_type;
+        if let Some(given) = content_type.filter(|given| !given.is_vague() && *given != own) {
+            return Err(ManifestError::OtherType {
+                own: own.clone(),
+                given: given.clone(),
+            });
+        }
+        let as_index = manifest.kind == Kind::Index;
+        let as_image = manifest.kind == Kind::Image || !manifest.blobs.is_empty();
+        if (as_index && own.is_image()) || (as_image && own.is_index()) {
+            return Err(ManifestError::Ambiguous(own.clone()));
+        }
+        Ok(manifest)
+    }
+}
+
 /// The tag under which clients list referrers where the registry has no referrers API (distribution spec, "Referrers Tag
 /// Schema"): algorithm cut to 32 and hash to 64 characters.
 pub fn referrers_fallback_tag(digest: &Digest) -> String {
@@ -199,6 +238,55 @@ mod tests {
         );
         let own = br#"{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}"#;
         assert_eq!(Manifest::parse(own, None).unwrap_err(), ManifestError::Schema1);
+    }
+
+    #[test]
+    fn a_push_is_what_its_bytes_say() {
+        let (index, docker) = (
+            MediaType::oci_index(),
+            "application/vnd.docker.distribution.manifest.v2+json",
+        );
+        let image = |own: &str| format!(r#"{{{own}"config":{}}}"#, descriptor('a'));
+        let list = |own: &str| format!(r#"{{{own}"manifests":[{}]}}"#, descriptor('a'));
+        let typed = |own: &str| format!(r#""mediaType":"{own}","#);
+        let read = |text: &str, given: &str| {
+            let given = (!given.is_empty()).then(|| MediaType::new(given));
+            let read = Manifest::of_its_word(text.as_bytes(), given.as_ref());
+            read.map(|manifest| manifest.media_type.as_str().to_owned())
+        };
+        // Nothing said, something vague, or the same.
+        for given in ["", "application/json", OCI] {
+            assert_eq!(read(&image(""), given).unwrap(), OCI);
+            assert_eq!(read(&image(&typed(OCI)), given).unwrap(), OCI);
+        }
+        assert_eq!(read(&image(&typed(docker)), docker).unwrap(), docker);
+        assert_eq!(read(r#"{"mediaType":"a/b"}"#, "a/b").unwrap(), "a/b");
+        for (text, given) in [
+            (image(""), docker),
+            (image(&typed(OCI)), docker),
+            (list(""), OCI),
+            (r#"{"mediaType":"a/b"}"#.to_owned(), "a/c"),
+        ] {
+            let refused = read(&text, given);
+            assert!(
+                matches!(refused, Err(ManifestError::OtherType { .. })),
+                "{text}: {refused:?}"
+            );
+        }
+        let both = format!(r#"{{"config":{0},"manifests":[{0}]}}"#, descriptor('a'));
+        for text in [
+            list(&typed(OCI)),
+            list(&typed(docker)),
+            image(&typed(index.as_str())),
+            both,
+        ] {
+            let refused = read(&text, "");
+            assert!(
+                matches!(refused, Err(ManifestError::Ambiguous(_))),
+                "{text}: {refused:?}"
+            );
+        }
+        assert!(matches!(read("{}", "a/b"), Err(ManifestError::Malformed(_))));
     }
 
     #[test]

@@ -50,6 +50,22 @@ impl MediaType {
             )
     }
 
+    /// Whether it is an image manifest's, OCI's or Docker's.
+    pub fn is_image(&self) -> bool {
+        matches!(
+            &*self.0,
+            OCI_MANIFEST | "application/vnd.docker.distribution.manifest.v2+json"
+        )
+    }
+
+    /// Whether it is an index's, OCI's or Docker's.
+    pub fn is_index(&self) -> bool {
+        matches!(
+            &*self.0,
+            OCI_INDEX | "application/vnd.docker.distribution.manifest.list.v2+json"
+        )
+    }
+
     /// The type of an OCI image manifest.
     pub fn oci_manifest() -> Self {
         Self(OCI_MANIFEST.into())

@@ -73,7 +73,7 @@ impl Hosted {
         repository: &HostedRepository,
         pushing: Pushing,
     ) -> Result<Pushed, Error> {
-        let manifest = Manifest::parse(&pushing.bytes, pushing.media_type.as_ref())?;
+        let manifest = Manifest::of_its_word(&pushing.bytes, pushing.media_type.as_ref())?;
         let algorithm = match &pushing.reference {
             Reference::Digest(digest) => digest.algorithm(),
             Reference::Tag(_) => Algorithm::Sha256,
