@@ -304,6 +304,10 @@ impl Asking<'_> {
             },
             Located::Hosted(found) => self.handle_hosted(route, target, &found).await,
             Located::Absent(name) => {
+                if let Route::Referrers(..) = route {
+                    // Nothing refers to what was never pushed: a 404 would mean that lists like this are unknown here.
+                    return Ok(distribution::referrers::none());
+                }
                 if !route.pushes() {
                     return Err(Failure::Hosted(HostedError::NameUnknown));
                 }

@@ -82,7 +82,8 @@ impl Registry {
             if let Some(found) = self.hosted.repository(asked.name).await? {
                 return Ok(Located::Hosted(found));
             }
-            if intent != Intent::Read || asked.ns.is_some() || self.is_ours(asked.name) {
+            let ours = self.is_ours(asked.name) || self.would_be_ours(asked.name);
+            if intent != Intent::Read || asked.ns.is_some() || ours {
                 return Ok(Located::Absent(asked.name.clone()));
             }
         }
@@ -108,6 +109,11 @@ impl Registry {
     fn is_own(&self, host: &str) -> bool {
         let own = self.own.host.as_deref();
         own.is_some_and(|own| own.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether only a push is missing: no upstream is meant by a bare name.
+    fn would_be_ours(&self, name: &RepositoryName) -> bool {
+        !self.names.mirrors() && self.templates.settings(name).is_some()
     }
 
     fn is_ours(&self, name: &RepositoryName) -> bool {

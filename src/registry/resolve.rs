@@ -83,6 +83,11 @@ impl Names {
         })
     }
 
+    /// Whether a name without prefix and host means an upstream.
+    pub(super) fn mirrors(&self) -> bool {
+        self.mirror.is_some()
+    }
+
     /// Whether a name begins with an upstream's prefix or host, or with what can only be a host.
     pub(super) fn leads_elsewhere(&self, name: &RepositoryName) -> bool {
         let first = name.as_str().split('/').next().unwrap_or_default();

@@ -39,6 +39,11 @@ pub(in crate::api) async fn list(
     Ok(reply(listed, wanted.is_some()))
 }
 
+/// The list of nothing.
+pub(in crate::api) fn none() -> Reply {
+    reply(&[], false)
+}
+
 /// The index of what refers to something. `filtered`: it is less than all, because the client asked for one type.
 pub(super) fn reply<'a>(listed: impl IntoIterator<Item = &'a Descriptor>, filtered: bool) -> Reply {
     let body = Bytes::from(index(listed.into_iter().collect()));

@@ -46,7 +46,8 @@ impl Hosted {
             Ok(list) => {
                 let list = Manifest::parse(&list.bytes, Some(&list.media_type))?;
                 for listed in list.manifests {
-                    if !found.iter().any(|known| known.digest == listed.digest) {
+                    let known = found.iter().any(|known| known.digest == listed.digest);
+                    if !known && self.is_manifest_of(repository, &listed).await? {
                         found.push(listed);
                     }
                 }
@@ -55,6 +56,19 @@ impl Hosted {
             Err(error) => return Err(error),
         }
         Ok(found)
+    }
+
+    /// Whether a manifest that a client listed is one of the repository still: lists outlive what they name.
+    async fn is_manifest_of(
+        &self,
+        repository: &HostedRepository,
+        listed: &Descriptor,
+    ) -> Result<bool, Error> {
+        let Ok(digest) = listed.digest.parse() else {
+            return Ok(false);
+        };
+        let link = self.link(&repository.key, &digest).await?;
+        Ok(link.is_some_and(|link| link.manifest))
     }
 
     /// Repositories after `after` in byte order, `most` at the most, of those that `may_see` lets pass.
