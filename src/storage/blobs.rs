@@ -185,6 +185,8 @@ impl Blobs {
         digest: &Digest,
         link: Change,
     ) -> Result<u64, Error> {
+        // A row whose file is lost goes, and this takes its place.
+        self.open(digest).await?;
         let _claim = self.claims.claim(digest).await;
         let (size, wanted) = (upload.size(), *digest);
         let here = self.index.read(move |index| index.blob(&wanted)).await?;
@@ -259,6 +261,8 @@ impl Blobs {
     pub async fn link_if_here(&self, digest: &Digest, link: Change) -> Result<bool, Error> {
         let (blobs, digest) = (self.clone(), *digest);
         let work = async move {
+            // A row whose file is lost goes: who was told that it is here would not push it.
+            blobs.open(&digest).await?;
             let _claim = blobs.claims.claim(&digest).await;
             if blobs
                 .index
