@@ -14,7 +14,7 @@ use crate::server::RequestBody;
 /// Bytes that are handed on at a time.
 const PIECE: usize = 1024 * 1024;
 /// How long a client may send nothing.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Why a body cannot be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -241,12 +241,13 @@ fn told(failure: &Failure) -> Told {
         Failure::Body(Broken::TooLarge(_)) => {
             Told::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid)
         }
-        Failure::Body(Broken::Cut(_)) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        Failure::Body(Broken::Cut(_)) | Failure::ContentRange => {
+            Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid)
+        }
         Failure::Body(Broken::Idle) => Told::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
         Failure::Digest(_) | Failure::Algorithm | Failure::NoDigest => {
             Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
         }
-        Failure::ContentRange => Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         Failure::Chunk(..) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
         Failure::NewTag(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::TagInvalid),
         // What the spec allows for more tags than are taken.

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -118,6 +120,8 @@ struct Shared {
     layout: Arc<Layout>,
     space: Arc<Space>,
     known: Mutex<HashMap<UploadId, Slot>>,
+    /// Tells those who wait that a request let go of a session.
+    released: Notify,
 }
 
 impl Shared {
@@ -161,6 +165,7 @@ impl Uploads {
             layout,
             space,
             known: Mutex::new(known),
+            released: Notify::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -266,6 +271,11 @@ impl Uploads {
         }))
     }
 
+    /// Ends when a request lets go of any session.
+    pub fn released(&self) -> Notified<'_> {
+        self.shared.released.notified()
+    }
+
     /// All sessions that no request has.
     pub fn resting(&self) -> Vec<UploadState> {
         let known = self.shared.known();
@@ -308,7 +318,7 @@ impl Record {
         let mut record: Self = serde_json::from_slice(&text).ok()?;
         if record.boot != boot() || record.boot.is_empty() {
             record.size = record.synced;
-            record.hash = record.synced_hash.clone();
+            record.hash.clone_from(&record.synced_hash);
             boot().clone_into(&mut record.boot);
         }
         (record.size <= length).then_some(record)
@@ -452,6 +462,7 @@ impl Upload {
         self.end = End::Ended;
         partial::remove(&self.path);
         self.shared.known().remove(&self.id);
+        self.shared.released.notify_waiters();
     }
 
     /// Puts the file in its place as the blob `digest`, durably, its room counted on the hosted account. Rows come after
@@ -497,6 +508,7 @@ impl Drop for Upload {
             room,
         };
         self.shared.known().insert(self.id, Slot::Resting(Box::new(rest)));
+        self.shared.released.notify_waiters();
     }
 }
 
@@ -614,8 +626,8 @@ mod tests {
         let refused = scene.uploads.begin(REPO, "", Algorithm::Sha256, Some(40_000));
         assert!(matches!(refused.map(drop), Err(Error::NoRoom(_))));
         let mut upload = scene.uploads.begin(REPO, "", Algorithm::Sha256, None).unwrap();
-        upload.append(&[1; 20_000]).unwrap();
-        assert!(matches!(upload.append(&[1; 20_000]), Err(Error::NoRoom(_))));
+        upload.append(&vec![1; 20_000]).unwrap();
+        assert!(matches!(upload.append(&vec![1; 20_000]), Err(Error::NoRoom(_))));
         assert_eq!(upload.size(), 20_000, "what came before stays");
         let id = upload.id();
         drop(upload);

@@ -11,7 +11,7 @@ use crate::api::query;
 use crate::api::reply::{DigestHeaders, JSON, Reply};
 use crate::api::rescue::Failure;
 use crate::api::route::{Page, Target};
-use crate::oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, Tag};
+use crate::oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName, Tag};
 use crate::registry::{BlobReader, HostedRepository, Pushing};
 
 static SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -213,7 +213,7 @@ pub(in crate::api) async fn catalog(asking: &mut Asking<'_>) -> Result<Reply, Fa
     let mut names = found.map_err(Failure::Hosted)?;
     let next = cut(&mut names, count);
     let catalog = Catalog {
-        repositories: names.iter().map(|name| name.as_str()).collect(),
+        repositories: names.iter().map(RepositoryName::as_str).collect(),
     };
     // Strings always serialize.
     let body = Bytes::from(serde_json::to_vec(&catalog).unwrap_or_default());

@@ -49,46 +49,42 @@ pub(in crate::api) async fn begin(
         .begin_upload(repository, &asking.caller.key(), algorithm, size)
         .await
         .map_err(Failure::Hosted)?;
-    match whole {
-        Some(digest) => {
-            asking.exchange.digest = Some(digest);
-            let upload = take_in(asking, upload, &mut body).await?;
-            finish(asking, repository, target, upload, &digest).await
-        }
-        None => Ok(going_on(StatusCode::ACCEPTED, target, &upload)),
+    if let Some(digest) = whole {
+        asking.exchange.digest = Some(digest);
+        let upload = take_in(asking, upload, &mut body, None).await?;
+        return finish(asking, repository, target, upload, &digest).await;
     }
+    let reply = going_on(StatusCode::ACCEPTED, target, &upload);
+    hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+    Ok(reply)
 }
 
 /// Whether the blob was to be had from another repository that the caller may read.
 async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Digest) -> Result<bool, Failure> {
     let query = asking.uri.query().unwrap_or_default();
     let (registry, hosted) = (&asking.shared.registry, asking.shared.registry.hosted());
-    let sources = match query::get(query, "from") {
-        Some(from) => {
-            let Ok(name) = from.parse() else { return Ok(false) };
-            let asked = Asked {
-                door: Door::Main,
-                host: None,
-                ns: None,
-                name: &name,
-            };
-            match registry.locate(&asked, Intent::Read).await {
-                // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too.
-                Ok(source) if may_take(asking, &source, &from) => key(&source).into_iter().collect(),
-                _ => Vec::new(),
-            }
+    let mut sources = Vec::new();
+    if let Some(from) = query::get(query, "from") {
+        let Ok(name) = from.parse() else { return Ok(false) };
+        let asked = Asked {
+            door: Door::Main,
+            host: None,
+            ns: None,
+            name: &name,
+        };
+        match registry.locate(&asked, Intent::Read).await {
+            // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too.
+            Ok(source) if may_take(asking, &source, &from) => sources.extend(key(&source)),
+            _ => {}
         }
-        None => {
-            let mut readable = Vec::new();
-            for name in hosted.holders(digest).await.map_err(Failure::Hosted)? {
-                let found = hosted.repository(&name).await.map_err(Failure::Hosted)?;
-                let source = found.map(Located::Hosted);
-                let source = source.filter(|source| may_take(asking, source, name.as_str()));
-                readable.extend(source.and_then(|source| key(&source)));
-            }
-            readable
+    } else {
+        for name in hosted.holders(digest).await.map_err(Failure::Hosted)? {
+            let found = hosted.repository(&name).await.map_err(Failure::Hosted)?;
+            let source = found.map(Located::Hosted);
+            let source = source.filter(|source| may_take(asking, source, name.as_str()));
+            sources.extend(source.and_then(|source| key(&source)));
         }
-    };
+    }
     for source in sources {
         if hosted
             .mount(repository, &source, digest)
@@ -128,16 +124,22 @@ pub(in crate::api) async fn step(
         .await
         .map_err(Failure::Hosted)?;
     match step {
-        UploadStep::Status => Ok(going_on(StatusCode::NO_CONTENT, target, &upload)),
+        UploadStep::Status => {
+            let reply = going_on(StatusCode::NO_CONTENT, target, &upload);
+            hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+            Ok(reply)
+        }
         UploadStep::Cancel => {
             hosted.cancel_upload(upload).await.map_err(Failure::Hosted)?;
             Ok(Reply::new(StatusCode::NO_CONTENT, Content::Empty))
         }
         UploadStep::Append => {
             let mut body = Incoming::of(asking);
-            check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, upload, &mut body).await?;
-            Ok(going_on(StatusCode::ACCEPTED, target, &upload))
+            let end = check_range(asking, target, &upload, &body)?;
+            let upload = take_in(asking, upload, &mut body, end).await?;
+            let reply = going_on(StatusCode::ACCEPTED, target, &upload);
+            hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+            Ok(reply)
         }
         UploadStep::Finish => {
             let query = asking.uri.query().unwrap_or_default();
@@ -145,46 +147,67 @@ pub(in crate::api) async fn step(
             let digest = digest.parse().map_err(Failure::Digest)?;
             asking.exchange.digest = Some(digest);
             let mut body = Incoming::of(asking);
-            check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, upload, &mut body).await?;
+            let end = check_range(asking, target, &upload, &body)?;
+            let upload = take_in(asking, upload, &mut body, end).await?;
             finish(asking, repository, target, upload, &digest).await
         }
     }
 }
 
-/// `Content-Range: <first>-<last>`, without a unit: the chunk has to go on where the session is.
+/// `Content-Range: <first>-<last>`, without a unit: the chunk has to go on where the session is. Where it is to end, when
+/// the client says so.
 fn check_range(
     asking: &Asking<'_>,
     target: &Target<'_>,
     upload: &Upload,
     body: &Incoming,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
     let Some(range) = asking.headers.get(header::CONTENT_RANGE) else {
-        return Ok(());
+        return Ok(None);
     };
     let text = range.to_str().unwrap_or_default();
     let text = text.strip_prefix("bytes ").unwrap_or(text);
     let text = text.split('/').next().unwrap_or_default();
-    let (first, last) = text
-        .split_once('-')
-        .and_then(|(first, last)| Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?)))
-        .ok_or(Failure::ContentRange)?;
+    let (first, end) = positions(text).ok_or(Failure::ContentRange)?;
     if first != upload.size() {
         let at = target.path(&format!("blobs/uploads/{}", upload.id()));
         return Err(Failure::Chunk(upload.size(), at));
     }
-    let length = last.checked_sub(first).and_then(|length| length.checked_add(1));
-    if length.is_none() || body.announced().is_some_and(|size| Some(size) != length) {
+    if body.announced().is_some_and(|size| size != end - first) {
         return Err(Failure::ContentRange);
     }
-    Ok(())
+    Ok(Some(end))
 }
 
-/// Takes the body in. What came of one that breaks off stays.
-async fn take_in(asking: &Asking<'_>, mut upload: Upload, body: &mut Incoming) -> Result<Upload, Failure> {
+/// `<first>-<last>` as the first byte and the one after the last.
+fn positions(text: &str) -> Option<(u64, u64)> {
+    // `parse` alone would take a sign.
+    let number = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse::<u64>().ok())?
+    };
+    let (first, last) = text.split_once('-')?;
+    let (first, end) = (number(first)?, number(last)?.checked_add(1)?);
+    (end > first).then_some((first, end))
+}
+
+/// Takes the body in, up to `end` and no less where that is given. What came of one that breaks off stays.
+async fn take_in(
+    asking: &Asking<'_>,
+    mut upload: Upload,
+    body: &mut Incoming,
+    end: Option<u64>,
+) -> Result<Upload, Failure> {
     let hosted = asking.shared.registry.hosted();
     while let Some(piece) = body.piece().await.map_err(Failure::Body)? {
+        if end.is_some_and(|end| upload.size() + piece.len() as u64 > end) {
+            return Err(Failure::ContentRange);
+        }
         upload = hosted.append(upload, piece).await.map_err(Failure::Hosted)?;
+    }
+    if end.is_some_and(|end| upload.size() < end) {
+        return Err(Failure::ContentRange);
     }
     Ok(upload)
 }

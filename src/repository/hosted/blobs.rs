@@ -1,8 +1,11 @@
 //! Blobs of hosted repositories: uploads, mounts, reads, and the lease that each of them is.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest, RepositoryName};
@@ -16,13 +19,8 @@ use super::{Error, Hosted, HostedRepository};
 /// Repositories that are looked at for a mount that names none.
 const MOST_SOURCES: usize = 1000;
 
-/// An upload that begins, or that needs not to.
-pub enum Begun {
-    /// The blob is in the repository now.
-    Mounted,
-    /// Bytes are to come.
-    Session(Upload),
-}
+/// How long a request waits for another one to let go of its session.
+const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// An upload that ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +46,8 @@ impl Hosted {
         blocking(move || Ok(uploads.begin(&key, &owner, algorithm, size)?)).await
     }
 
-    /// Takes up a session of `owner`. What is returned holds it until it is dropped.
+    /// Takes up a session of `owner`, and waits a little for another request that has it: a client that lost its connection
+    /// may come back before we know. What is returned holds it until it is dropped.
     ///
     /// # Errors
     /// `UploadUnknown`, also for somebody else's; `UploadBusy`.
@@ -58,11 +57,26 @@ impl Hosted {
         owner: &str,
         id: UploadId,
     ) -> Result<Upload, Error> {
-        let (uploads, key) = (self.shared.uploads.clone(), repository.key.clone());
-        let taken = blocking(move || Ok(uploads.take(&key, id)?)).await?;
+        let uploads = &self.shared.uploads;
+        let given_up = Instant::now() + HAND_OVER;
+        let taken = loop {
+            let mut released = pin!(uploads.released());
+            // From here on none is missed.
+            released.as_mut().enable();
+            let (its, key) = (uploads.clone(), repository.key.clone());
+            let taken = blocking(move || Ok(its.take(&key, id)?)).await?;
+            let busy = matches!(taken, Err(NotHad::Busy));
+            if !busy || timeout_at(given_up, released).await.is_err() {
+                break taken;
+            }
+        };
         match taken {
             Ok(upload) if upload.owner() == owner => Ok(upload),
-            Ok(_) | Err(NotHad::Unknown) => Err(Error::UploadUnknown),
+            Ok(others) => {
+                self.rest_upload(others).await?;
+                Err(Error::UploadUnknown)
+            }
+            Err(NotHad::Unknown) => Err(Error::UploadUnknown),
             Err(NotHad::Busy) => Err(Error::UploadBusy),
         }
     }
@@ -75,6 +89,15 @@ impl Hosted {
         blocking(move || {
             upload.append(&bytes)?;
             Ok(upload)
+        })
+        .await
+    }
+
+    /// Lets go of a session: the next request finds it as it is. Dropping it does the same, on the caller's thread.
+    pub async fn rest_upload(&self, upload: Upload) -> Result<(), Error> {
+        blocking(move || {
+            drop(upload);
+            Ok(())
         })
         .await
     }
@@ -176,11 +199,13 @@ impl Hosted {
         digest: &Digest,
     ) -> Result<Arc<StoredBlob>, Error> {
         self.lease(&repository.key, digest).await;
-        let Some(_) = self.link(&repository.key, digest).await? else {
+        let Some(link) = self.link(&repository.key, digest).await? else {
             return Err(Error::BlobUnknown);
         };
         match self.shared.blobs.open(digest).await? {
             Some(blob) => Ok(blob),
+            // Manifests are no files.
+            None if link.manifest => Err(Error::BlobUnknown),
             None => {
                 tracing::error!(
                     repository = %repository.name,

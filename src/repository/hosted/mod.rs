@@ -23,7 +23,7 @@ use crate::storage::{Blobs, Change, Error as StorageError, HOSTED, Index, Reposi
 use super::{Key, Repositories};
 
 pub use super::immutability::Mutability;
-pub use blobs::{Begun, Finished};
+pub use blobs::Finished;
 pub use collect::Collected;
 pub use error::Error;
 pub use manifests::{Pushed, Pushing};

@@ -198,7 +198,7 @@ async fn a_manifest_names_only_what_its_own_repository_holds() {
         .catalog("", 9, |repository| repository.name == other.name)
         .await
         .unwrap();
-    assert_eq!(some, [other.name.clone()]);
+    assert_eq!(some, std::slice::from_ref(&other.name));
 }
 
 #[tokio::test]
