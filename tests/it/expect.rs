@@ -8,16 +8,20 @@ use crate::support::prelude::*;
 /// The type of an index, as referrers lists must say it to the letter.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// The codes that a client may meet: the specification's, and what distribution says for 5xx.
-const CODES: [&str; 13] = [
+/// The codes that a client may meet: the specification's, and what distribution says of tags and for 5xx.
+const CODES: [&str; 17] = [
     "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
     "DENIED",
     "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
     "MANIFEST_INVALID",
     "MANIFEST_UNKNOWN",
     "NAME_INVALID",
     "NAME_UNKNOWN",
     "SIZE_INVALID",
+    "TAG_INVALID",
     "TOOMANYREQUESTS",
     "UNAUTHORIZED",
     "UNAVAILABLE",

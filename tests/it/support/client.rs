@@ -99,12 +99,25 @@ pub async fn head(url: impl Into<String>) -> Answer {
 
 /// HEADs a URL, with request headers.
 pub async fn head_with(url: impl Into<String>, headers: &[(&str, &str)]) -> Answer {
-    send(Method::HEAD, url.into(), headers).await.finish().await
+    ask(Method::HEAD, url.into(), headers).await.finish().await
 }
 
 /// Any method, with request headers.
 pub async fn request(method: Method, url: impl Into<String>, headers: &[(&str, &str)]) -> Answer {
-    send(method, url.into(), headers).await.finish().await
+    ask(method, url.into(), headers).await.finish().await
+}
+
+/// Any method, with request headers and a body of known length.
+pub async fn send(
+    method: Method,
+    url: impl Into<String>,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let url = url.into();
+    let sent = try_ask(method, url.clone(), headers, Some(body.into())).await;
+    let open = sent.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+    open.finish().await
 }
 
 /// Starts a GET: returns when the head is here. Dropped, it closes the connection.
@@ -114,22 +127,30 @@ pub async fn open(url: impl Into<String>) -> Open {
 
 /// Starts a GET with request headers.
 pub async fn open_with(url: impl Into<String>, headers: &[(&str, &str)]) -> Open {
-    send(Method::GET, url.into(), headers).await
+    ask(Method::GET, url.into(), headers).await
 }
 
 /// GETs a URL to its end; `None` when nobody answers.
 pub async fn try_get(url: &str, headers: &[(&str, &str)]) -> Option<Answer> {
-    let opened = try_send(Method::GET, url.to_owned(), headers).await.ok()?;
+    let opened = try_ask(Method::GET, url.to_owned(), headers, None).await.ok()?;
     Some(opened.finish().await)
 }
 
-async fn send(method: Method, url: String, headers: &[(&str, &str)]) -> Open {
-    let opened = try_send(method, url.clone(), headers).await;
+async fn ask(method: Method, url: String, headers: &[(&str, &str)]) -> Open {
+    let opened = try_ask(method, url.clone(), headers, None).await;
     opened.unwrap_or_else(|error| panic!("{url}: {error:?}"))
 }
 
-async fn try_send(method: Method, url: String, headers: &[(&str, &str)]) -> Result<Open, reqwest::Error> {
+async fn try_ask(
+    method: Method,
+    url: String,
+    headers: &[(&str, &str)],
+    body: Option<Bytes>,
+) -> Result<Open, reqwest::Error> {
     let mut request = CLIENT.request(method, &url);
+    if let Some(body) = body {
+        request = request.body(body);
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

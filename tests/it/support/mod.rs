@@ -15,7 +15,7 @@ pub mod zoo;
 pub mod prelude {
     pub use super::client::{
         Answer, Ending, H2End, Raw, Secure, get, get_with, h2_get, h2_get_with, head, head_with, open,
-        open_with, request, try_get,
+        open_with, request, send, try_get,
     };
     pub use super::daemon::Daemon;
     pub use super::image::{Content, Image, Index, RawManifest, random, sha256, sha512};

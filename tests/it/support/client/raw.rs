@@ -115,10 +115,14 @@ impl Raw {
 
     /// Sends any text.
     pub async fn write(&mut self, text: &str) {
-        self.stream
-            .write_all(text.as_bytes())
+        assert!(self.try_write(text.as_bytes()).await, "an open connection");
+    }
+
+    /// Sends bytes; false when the other end takes no more of them.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        soon("bytes to go out", self.stream.write_all(bytes))
             .await
-            .expect("an open connection");
+            .is_ok()
     }
 
     /// Reads up to the end of the head. None when the connection ends before.

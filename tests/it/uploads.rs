@@ -1,0 +1,497 @@
+//! Upload sessions, through the door: in chunks, streamed, broken off, resumed, over restarts and kills, by two clients at
+//! once, and by clients that mean no good.
+
+use crate::expect::assert_error;
+use crate::hosting::{APP, Hosting, closing, hosting};
+use crate::support::prelude::*;
+
+const MIB: usize = 1 << 20;
+
+/// Sends one chunk with its range.
+async fn chunk(session: &str, bytes: &[u8], first: usize) -> Answer {
+    let range = format!("{first}-{}", first + bytes.len() - 1);
+    send(
+        Method::PATCH,
+        session,
+        &[("content-range", &range)],
+        bytes.to_vec(),
+    )
+    .await
+}
+
+/// Asserts that the session is at this byte.
+async fn assert_at(hosting: &Hosting, session: &str, size: usize) {
+    let answer = get(session).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    assert_eq!(answer.header("range"), format!("0-{}", size.saturating_sub(1)));
+    assert_eq!(hosting.follow(&answer), session);
+}
+
+async fn finish(session: &str, digest: &str) -> Answer {
+    send(Method::PUT, closing(session, digest), &[], "").await
+}
+
+/// The head of a request whose body is still to come.
+async fn begin_request(method: &str, url: &str, framing: &str) -> Raw {
+    let mut raw = Raw::connect(url).await;
+    let uri: http::Uri = url.parse().expect("a URL");
+    let (path, host) = (
+        uri.path_and_query().expect("a path"),
+        uri.authority().expect("a host"),
+    );
+    raw.write(&format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{framing}\r\n\r\n"
+    ))
+    .await;
+    raw
+}
+
+async fn write_chunk(raw: &mut Raw, bytes: &[u8]) -> bool {
+    raw.try_write(format!("{:x}\r\n", bytes.len()).as_bytes()).await
+        && raw.try_write(bytes).await
+        && raw.try_write(b"\r\n").await
+}
+
+#[tokio::test]
+async fn in_chunks_of_any_size_with_the_last_one_either_way() {
+    let hosting = Hosting::start().await;
+    for (last_by_put, long) in [(false, false), (true, false), (false, true), (true, true)] {
+        let bytes = random(u64::from(last_by_put) + 2 * u64::from(long), 300_000);
+        let digest = if long { sha512(&bytes) } else { sha256(&bytes) };
+        let query = if long { "?digest-algorithm=sha512" } else { "" };
+        let mut session = hosting.begin_with(APP, query).await;
+        // No least size is asked for: any is taken.
+        let (mut at, sizes) = (0, [1, 70_000, 2, 100_000, 129_997]);
+        for (number, size) in sizes.into_iter().enumerate() {
+            let piece = &bytes[at..at + size];
+            if last_by_put && number + 1 == sizes.len() {
+                let range = format!("{at}-{}", bytes.len() - 1);
+                let url = closing(&session, &digest);
+                let answer = send(Method::PUT, url, &[("content-range", &range)], piece.to_vec()).await;
+                assert_eq!(answer.status, 201, "{}", answer.text());
+            } else {
+                let answer = chunk(&session, piece, at).await;
+                assert_eq!(answer.status, 202, "{}", answer.text());
+                at += size;
+                assert_eq!(answer.header("range"), format!("0-{}", at - 1));
+                assert_eq!(answer.header("oci-chunk-min-length"), "");
+                session = hosting.follow(&answer);
+                assert_at(&hosting, &session, at).await;
+            }
+        }
+        if !last_by_put {
+            let answer = finish(&session, &digest).await;
+            assert_eq!(answer.status, 201, "{}", answer.text());
+            assert_eq!(answer.header("docker-content-digest"), digest);
+            assert!(get(hosting.follow(&answer)).await.ok() == bytes);
+        }
+        assert!(get(hosting.at(APP, &format!("blobs/{digest}"))).await.ok() == bytes);
+        assert_error(&get(&session).await, 404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    assert_eq!(hosting.upload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_chunk_out_of_order_is_refused_and_told_where_to_go_on() {
+    let hosting = Hosting::start().await;
+    let bytes = random(1, 4 * MIB);
+    let session = hosting.begin(APP).await;
+    let refused = async |answer: Answer, at: usize| {
+        assert_error(&answer, 416, "BLOB_UPLOAD_INVALID");
+        assert_eq!(answer.header("range"), format!("0-{}", at - 1));
+        assert_eq!(hosting.follow(&answer), session);
+        assert_at(&hosting, &session, at).await;
+    };
+    assert_eq!(chunk(&session, &bytes[..100], 0).await.status, 202);
+    // A gap, a repetition, an overlap; small, and larger than any buffer between us, which must not hide the answer.
+    for (first, length) in [(101, 10), (0, 100), (99, 10), (101, 3 * MIB), (0, 3 * MIB)] {
+        refused(chunk(&session, &bytes[first..first + length], first).await, 100).await;
+    }
+    let digest = sha256(&bytes);
+    let (url, range) = (closing(&session, &digest), format!("200-{}", bytes.len() - 1));
+    let answer = send(Method::PUT, url, &[("content-range", &range)], bytes.slice(200..)).await;
+    refused(answer, 100).await;
+    assert_eq!(chunk(&session, &bytes[100..], 100).await.status, 202);
+    assert_eq!(finish(&session, &digest).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_range_that_is_none_or_not_the_bodys_takes_nothing_in() {
+    let hosting = Hosting::start().await;
+    let session = hosting.begin(APP).await;
+    for range in [
+        "",
+        "0",
+        "-",
+        "a-b",
+        "0-x",
+        "9-0",
+        "-1-3",
+        "0-3",
+        "0-5",
+        "0-18446744073709551615",
+        "+0-4",
+        "0,4",
+    ] {
+        let answer = send(Method::PATCH, &session, &[("content-range", range)], "hello").await;
+        assert_error(&answer, 400, "BLOB_UPLOAD_INVALID");
+        assert_at(&hosting, &session, 0).await;
+    }
+    // A body of unknown length that is not as long as its range.
+    for (range, sent) in [("0-3", "hello"), ("0-9", "hello")] {
+        let framing = format!("Transfer-Encoding: chunked\r\nContent-Range: {range}");
+        let mut raw = begin_request("PATCH", &session, &framing).await;
+        write_chunk(&mut raw, sent.as_bytes()).await;
+        raw.write("0\r\n\r\n").await;
+        assert_eq!(raw.head().await.expect("an answer").status, 400, "{range}");
+    }
+    // As some clients write it.
+    let session = hosting.begin(APP).await;
+    let answer = send(
+        Method::PATCH,
+        &session,
+        &[("content-range", "bytes 0-4/*")],
+        "hello",
+    )
+    .await;
+    assert_eq!((answer.status, answer.header("range")), (202, "0-4"));
+}
+
+#[tokio::test]
+async fn streamed_without_a_range_pieces_follow_each_other() {
+    let hosting = Hosting::start().await;
+    let bytes = random(2, 3 * MIB + 7);
+    let session = hosting.begin(APP).await;
+    // Of unknown length, in pieces of odd sizes.
+    let mut raw = begin_request("PATCH", &session, "Transfer-Encoding: chunked").await;
+    for piece in bytes[..2 * MIB].chunks(99_991) {
+        assert!(write_chunk(&mut raw, piece).await);
+    }
+    raw.write("0\r\n\r\n").await;
+    let head = raw.head().await.expect("an answer");
+    assert_eq!((head.status, head.header("range")), (202, "0-2097151"));
+    // And of known length.
+    let answer = send(Method::PATCH, &session, &[], bytes.slice(2 * MIB..)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let digest = sha256(&bytes);
+    assert_eq!(finish(&session, &digest).await.status, 201);
+    assert!(get(hosting.at(APP, &format!("blobs/{digest}"))).await.ok() == bytes);
+}
+
+#[tokio::test]
+async fn a_session_is_cancelled_or_was_never_there() {
+    let hosting = Hosting::start().await;
+    let session = hosting.begin(APP).await;
+    assert_eq!(chunk(&session, b"hello", 0).await.status, 202);
+    let elsewhere = session.replace(APP, "acme/other");
+    hosting.begin("acme/other").await;
+    let nobodys = hosting.at(APP, "blobs/uploads/8d6f2d6c-95c4-4b3c-b3ad-3b4a1a1f6c10");
+    let spelled = session
+        .to_uppercase()
+        .replace("/V2/ACME/APP/BLOBS/UPLOADS", "/v2/acme/app/blobs/uploads");
+    let spelled = spelled.replace("HTTP", "http");
+    for url in [
+        &elsewhere,
+        &nobodys,
+        &spelled,
+        &hosting.at(APP, "blobs/uploads/x"),
+        &format!("{session}0"),
+    ] {
+        for method in [Method::GET, Method::PATCH, Method::PUT, Method::DELETE] {
+            let answer = request(method.clone(), closing(url, &sha256(b"hello")), &[]).await;
+            assert_error(&answer, 404, "BLOB_UPLOAD_UNKNOWN");
+        }
+    }
+    assert_at(&hosting, &session, 5).await;
+    let answer = request(Method::DELETE, &session, &[]).await;
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    for method in [Method::GET, Method::PATCH, Method::PUT, Method::DELETE] {
+        let answer = request(method, closing(&session, &sha256(b"hello")), &[]).await;
+        assert_error(&answer, 404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    // That of the other repository is left.
+    assert_eq!(hosting.upload_files(), 2);
+    assert_eq!(request(Method::POST, &session, &[]).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_end_says_what_it_is_or_nothing_is_kept() {
+    let hosting = Hosting::start().await;
+    let session = hosting.begin(APP).await;
+    assert_eq!(chunk(&session, b"hello", 0).await.status, 202);
+    // What is no digest changes nothing.
+    assert_error(&send(Method::PUT, &session, &[], "").await, 400, "DIGEST_INVALID");
+    for digest in [
+        "",
+        "sha256:short",
+        "md5:d41d8cd98f00b204e9800998ecf8427e",
+        "hello",
+    ] {
+        assert_error(&finish(&session, digest).await, 400, "DIGEST_INVALID");
+    }
+    assert_at(&hosting, &session, 5).await;
+    let wrong = sha256(b"goodbye");
+    assert_error(&finish(&session, &wrong).await, 400, "DIGEST_INVALID");
+    assert_eq!(hosting.status(APP, &format!("blobs/{wrong}")).await, 404);
+    assert_eq!(
+        hosting.status(APP, &format!("blobs/{}", sha256(b"hello"))).await,
+        404
+    );
+    assert_error(&get(&session).await, 404, "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(hosting.upload_files(), 0);
+    let unknown = hosting.at(APP, "blobs/uploads/?digest-algorithm=md5");
+    assert_error(&send(Method::POST, unknown, &[], "").await, 400, "DIGEST_INVALID");
+    // Begun by one algorithm, named by the other.
+    for (query, digest) in [
+        ("", sha512(b"hello")),
+        ("?digest-algorithm=sha512", sha256(b"hello")),
+    ] {
+        let session = hosting.begin_with(APP, query).await;
+        assert_eq!(chunk(&session, b"hel", 0).await.status, 202);
+        let answer = send(Method::PUT, closing(&session, &digest), &[], "lo").await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert!(get(hosting.follow(&answer)).await.ok() == "hello");
+    }
+}
+
+#[tokio::test]
+async fn it_goes_on_after_a_restart_and_after_a_kill() {
+    let mut hosting = Hosting::start().await;
+    let bytes = random(3, 3 * MIB);
+    let path = |session: &str| session.split_once("/v2/").expect("a path").1.to_owned();
+    let mut sessions = Vec::new();
+    for query in ["", "?digest-algorithm=sha512"] {
+        sessions.push(path(&hosting.begin_with(APP, query).await));
+    }
+    let mut at = 0;
+    for kill in [true, false, true] {
+        for session in &sessions {
+            let url = format!("{}/v2/{session}", hosting.daemon.url());
+            assert_eq!(chunk(&url, &bytes[at..at + 700_001], at).await.status, 202);
+        }
+        at += 700_001;
+        if kill {
+            hosting.daemon.kill().await;
+        }
+        hosting.daemon.restart().await;
+        for session in &sessions {
+            let url = format!("{}/v2/{session}", hosting.daemon.url());
+            assert_at(&hosting, &url, at).await;
+        }
+    }
+    for (session, digest) in sessions.iter().zip([sha256(&bytes), sha512(&bytes)]) {
+        let url = format!("{}/v2/{session}", hosting.daemon.url());
+        assert_eq!(chunk(&url, &bytes[at..], at).await.status, 202);
+        let answer = finish(&url, &digest).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        // What was answered with 201 is there after a kill at once.
+        hosting.daemon.kill().await;
+        hosting.daemon.restart().await;
+        assert!(get(hosting.at(APP, &format!("blobs/{digest}"))).await.ok() == bytes);
+    }
+    assert_eq!(hosting.upload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_chunk_leaves_what_was_told() {
+    let mut hosting = Hosting::start().await;
+    let bytes = random(4, 4 * MIB);
+    let session = hosting.begin(APP).await;
+    assert_eq!(chunk(&session, &bytes[..MIB], 0).await.status, 202);
+    let framing = format!("Content-Length: {}", 3 * MIB);
+    let mut raw = begin_request("PATCH", &session, &framing).await;
+    assert!(raw.try_write(&bytes[MIB..3 * MIB + 12345]).await);
+    // Some of that is on its way to the file.
+    let folder = hosting.daemon.data_dir().join("uploads");
+    let written = async {
+        while !folder
+            .read_dir()
+            .expect("a folder")
+            .flatten()
+            .any(|file| file.metadata().is_ok_and(|file| file.len() > MIB as u64))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("bytes of the chunk to be written", written).await;
+    hosting.daemon.kill().await;
+    hosting.daemon.restart().await;
+    let (_, path) = session.split_once("/v2/").expect("a path");
+    let session = format!("{}/v2/{path}", hosting.daemon.url());
+    assert_at(&hosting, &session, MIB).await;
+    assert_eq!(chunk(&session, &bytes[MIB..], MIB).await.status, 202);
+    let digest = sha256(&bytes);
+    assert_eq!(finish(&session, &digest).await.status, 201);
+    assert!(get(hosting.at(APP, &format!("blobs/{digest}"))).await.ok() == bytes);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_finds_what_it_sent() {
+    let hosting = Hosting::start().await;
+    let bytes = random(5, 3 * MIB);
+    let digest = sha256(&bytes);
+    // By its length, in chunks, and in the closing request.
+    for (method, framing) in [
+        ("PATCH", format!("Content-Length: {}", bytes.len())),
+        ("PATCH", "Transfer-Encoding: chunked".to_owned()),
+        ("PUT", format!("Content-Length: {}", bytes.len())),
+    ] {
+        let session = hosting.begin("acme/gone").await;
+        let url = if method == "PUT" {
+            closing(&session, &digest)
+        } else {
+            session.clone()
+        };
+        let mut raw = begin_request(method, &url, &framing).await;
+        let sent = 2 * MIB + 3;
+        if framing.starts_with('C') {
+            assert!(raw.try_write(&bytes[..sent]).await);
+        } else {
+            assert!(write_chunk(&mut raw, &bytes[..sent]).await);
+        }
+        // All of it has arrived, since it was acknowledged; the end of the connection comes behind it.
+        drop(raw);
+        let status = async {
+            loop {
+                let answer = get(&session).await;
+                assert_eq!(answer.status, 204, "{}", answer.text());
+                let at = answer
+                    .header("range")
+                    .strip_prefix("0-")
+                    .and_then(|at| at.parse::<usize>().ok());
+                match at.expect("a range") {
+                    0 => tokio::task::yield_now().await,
+                    last => return last + 1,
+                }
+            }
+        };
+        let at = soon("what was sent", status).await;
+        assert!(at <= sent, "{at}");
+        assert_eq!(chunk(&session, &bytes[at..], at).await.status, 202);
+        let answer = finish(&session, &digest).await;
+        assert_eq!(answer.status, 201, "{method} {framing}: {}", answer.text());
+        assert!(
+            get(hosting.at("acme/gone", &format!("blobs/{digest}")))
+                .await
+                .ok()
+                == bytes
+        );
+        assert_eq!(
+            hosting
+                .delete("acme/gone", &format!("blobs/{digest}"))
+                .await
+                .status,
+            202
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_clients_of_one_session_never_mix_their_bytes() {
+    let hosting = Hosting::start().await;
+    let bytes = random(6, 2 * MIB);
+    let session = hosting.begin(APP).await;
+    let framing = format!("Content-Length: {}", bytes.len());
+    let mut first = begin_request("PATCH", &session, &framing).await;
+    assert!(first.try_write(&bytes[..MIB]).await);
+    let folder = hosting.daemon.data_dir().join("uploads");
+    let held = async {
+        while folder
+            .read_dir()
+            .expect("a folder")
+            .flatten()
+            .all(|file| file.metadata().map_or(0, |file| file.len()) < 1000)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the first to have it", held).await;
+    // Whatever the second one does, the first one has it.
+    let others = [Method::GET, Method::PATCH, Method::PUT, Method::DELETE];
+    let others = others.map(|method| send(method, closing(&session, &sha256(b"x")), &[], "x"));
+    for answer in futures_util::future::join_all(others).await {
+        assert_error(&answer, 409, "BLOB_UPLOAD_INVALID");
+    }
+    assert!(first.try_write(&bytes[MIB..]).await);
+    assert_eq!(first.head().await.expect("an answer").status, 202);
+    // A crowd that sends the same chunk: one of them, and no byte twice.
+    let more = random(7, 1000);
+    let crowd = (0..8).map(|_| chunk(&session, &more, bytes.len()));
+    let statuses: Vec<_> = futures_util::future::join_all(crowd).await;
+    let count = |status| statuses.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(202), count(416)), (1, 7));
+    let whole = [&bytes[..], &more[..]].concat();
+    let digest = sha256(&whole);
+    let ends = (0..4).map(|_| finish(&session, &digest));
+    let ends = futures_util::future::join_all(ends).await;
+    assert_eq!(ends.iter().filter(|answer| answer.status == 201).count(), 1);
+    assert!(
+        get(hosting.at(APP, &format!("blobs/{}", sha256(&whole))))
+            .await
+            .ok()
+            == whole
+    );
+}
+
+#[tokio::test]
+async fn a_body_without_end_stops_at_the_room_there_is() {
+    let most = 24 * MIB;
+    let hosting =
+        Hosting::of(hosting().setting("storage.hosted_max_size", &format!("\"{}MiB\"", most / MIB))).await;
+    let piece = random(8, MIB);
+    for method in ["PATCH", "PUT", "POST"] {
+        let session = match method {
+            "POST" => hosting.at(APP, "blobs/uploads/"),
+            _ => hosting.begin(APP).await,
+        };
+        let url = if method == "PATCH" {
+            session.clone()
+        } else {
+            closing(&session, &sha256(b"x"))
+        };
+        let mut raw = begin_request(method, &url, "Transfer-Encoding: chunked").await;
+        let mut sent = 0;
+        while sent < 200 * MIB && write_chunk(&mut raw, &piece).await {
+            sent += MIB;
+        }
+        assert!(sent < 200 * MIB, "{method} takes all");
+        let head = raw.head().await.expect("an answer, before the connection ends");
+        assert_eq!(head.status, 507, "{method}");
+        let folder = hosting.daemon.data_dir().join("uploads");
+        // Beside each is a small record.
+        let files = folder.read_dir().expect("a folder").flatten();
+        let files = files.filter(|file| file.path().extension().is_none());
+        let taken: u64 = files
+            .map(|file| file.metadata().map_or(0, |file| file.len()))
+            .sum();
+        assert!(taken <= most as u64, "{method}: {taken}");
+        if method != "POST" {
+            assert_eq!(request(Method::DELETE, &session, &[]).await.status, 204);
+        }
+    }
+    // One that says its size is refused before it is read.
+    let framing = format!("Content-Length: {}", 1_u64 << 40);
+    let url = closing(&hosting.at(APP, "blobs/uploads/"), &sha256(b"x"));
+    let mut raw = begin_request("POST", &url, &framing).await;
+    assert_eq!(raw.head().await.expect("an answer").status, 507);
+}
+
+#[tokio::test]
+async fn a_repository_holds_no_more_than_its_quota() {
+    let template = r#"[{ pattern = "acme/*", quota = "100KiB" }]"#;
+    let hosting = Hosting::of(hosting().setting("hosted.template", template)).await;
+    hosting.push_blob(APP, random(1, 60_000)).await;
+    let (second, url) = (random(2, 60_000), hosting.at(APP, "blobs/uploads/"));
+    let answer = send(Method::POST, closing(&url, &sha256(&second)), &[], second.clone()).await;
+    assert_error(&answer, 403, "DENIED");
+    let session = hosting.begin(APP).await;
+    assert_eq!(chunk(&session, &second, 0).await.status, 202);
+    assert_error(&finish(&session, &sha256(&second)).await, 403, "DENIED");
+    assert_eq!(
+        hosting.status(APP, &format!("blobs/{}", sha256(&second))).await,
+        404
+    );
+    // The quota is each repository's.
+    hosting.push_blob("acme/other", second).await;
+    hosting.push_blob(APP, random(3, 40_000)).await;
+}
