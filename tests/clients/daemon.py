@@ -47,6 +47,10 @@ tag_ttl = "{tag_ttl}"
 [log]
 format = "text"
 
+# What the clients push.
+[[hosted.template]]
+pattern = "pushed/*"
+
 {self.upstreams()}
 """
 
