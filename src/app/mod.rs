@@ -310,6 +310,7 @@ fn templates(config: &Config) -> Templates {
                 (false, false) => Mutability::ImmutableExcept(template.except.clone()),
             },
             quota: template.quota,
+            sparse: template.sparse,
         },
     };
     Templates::new(config.hosted.templates.iter().map(read).collect())

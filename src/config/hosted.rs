@@ -37,6 +37,8 @@ pub struct RepositoryTemplate {
     pub except: Vec<Glob>,
     /// Bytes that each may hold.
     pub quota: Option<u64>,
+    /// Whether a manifest may name what was not pushed.
+    pub sparse: bool,
 }
 
 impl HostedConfig {
@@ -48,9 +50,9 @@ impl HostedConfig {
         let collect_interval = span(&mut reader, "collect_interval", Duration::from_hours(24));
         let upload_timeout = span(&mut reader, "upload_timeout", Duration::from_hours(24));
         let namespaces = reader.take("namespaces", |entry| {
-            entry.list(|item| match RepositoryName::is_component(item) {
-                true => Ok(Box::from(item)),
-                false => Err(format!("`{item}` is no first component of a name, like \"acme\"")),
+            entry.list(|item| {
+                let known = RepositoryName::is_component(item).then(|| Box::from(item));
+                known.ok_or_else(|| format!("`{item}` is no first component of a name, like \"acme\""))
             })
         });
         let tables = reader.take_entry("template", |entry| entry.tables("[[hosted.template]]"));
@@ -82,14 +84,15 @@ impl RepositoryTemplate {
         if pattern.is_none() && !reader.failed("pattern") {
             reader.fault(origin, "pattern", "is required, like \"acme/*\"");
         }
-        let description = reader.take("description", |entry| entry.filled().map(|text| text.to_owned()));
-        let mutable = reader.take("tags", |entry| match &*entry.filled()? {
+        let description = reader.take("description", |entry| entry.filled());
+        let mutable = reader.take("tags", |entry| match entry.filled()?.as_str() {
             "mutable" => Ok(true),
             "immutable" => Ok(false),
             _ => Err("must be \"mutable\" or \"immutable\"".to_owned()),
         });
         let except = reader.take("except", |entry| entry.list(|item| Ok(Glob::new(item))));
         let quota = reader.take("quota", Entry::bytes);
+        let sparse = reader.take("sparse", Entry::boolean);
         reader.finish();
         Some(Self {
             pattern: pattern?,
@@ -97,6 +100,7 @@ impl RepositoryTemplate {
             mutable: mutable.unwrap_or(true),
             except: except.unwrap_or_default(),
             quota,
+            sparse: sparse.unwrap_or(false),
         })
     }
 }

@@ -124,7 +124,7 @@ pub(super) const HOSTED: &[&str] = &[
     "template",
 ];
 /// Keys of each `[[hosted.template]]`.
-pub(super) const TEMPLATE: &[&str] = &["pattern", "description", "tags", "except", "quota"];
+pub(super) const TEMPLATE: &[&str] = &["pattern", "description", "tags", "except", "quota", "sparse"];
 /// Keys of `[auth]`.
 pub(super) const AUTH: &[&str] = &[
     "anonymous",

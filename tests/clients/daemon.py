@@ -51,6 +51,9 @@ format = "text"
 [[hosted.template]]
 pattern = "pushed/*"
 
+[auth]
+anonymous = ["pull", "push", "delete", "list"]
+
 {self.upstreams()}
 """
 

@@ -158,9 +158,18 @@ async fn pushes_are_refused_for_what_they_are() {
         (Method::POST, "blobs/uploads/".to_owned()),
         (Method::POST, format!("blobs/uploads/?digest={digest}")),
         (Method::POST, format!("blobs/uploads/?mount={digest}&from=a/b")),
-        (Method::PATCH, "blobs/uploads/0a1b".to_owned()),
-        (Method::PUT, format!("blobs/uploads/0a1b?digest={digest}")),
-        (Method::DELETE, "blobs/uploads/0a1b".to_owned()),
+        (
+            Method::PATCH,
+            "blobs/uploads/8d6f2d6c-95c4-4b3c-b3ad-3b4a1a1f6c10".to_owned(),
+        ),
+        (
+            Method::PUT,
+            format!("blobs/uploads/8d6f2d6c-95c4-4b3c-b3ad-3b4a1a1f6c10?digest={digest}"),
+        ),
+        (
+            Method::DELETE,
+            "blobs/uploads/8d6f2d6c-95c4-4b3c-b3ad-3b4a1a1f6c10".to_owned(),
+        ),
         (Method::PUT, "manifests/1".to_owned()),
         (Method::PUT, format!("manifests/{digest}")),
         (Method::DELETE, "manifests/1".to_owned()),
@@ -169,7 +178,6 @@ async fn pushes_are_refused_for_what_they_are() {
     ];
     for base in [
         format!("{}/v2/{APP}", daemon.url()),
-        format!("{}/v2/library/app", daemon.url()),
         format!("{}/docker.io/v2/library/app", daemon.url()),
         format!("{}/mirror/v2/library/app", daemon.url()),
         format!("{}/v2/library/app", daemon.mirror_url()),
@@ -179,6 +187,17 @@ async fn pushes_are_refused_for_what_they_are() {
             assert_error(&answer, 405, "UNSUPPORTED");
             let allowed = answer.header("allow");
             assert!(allowed.contains("GET") && allowed.contains("HEAD"), "{allowed:?}");
+        }
+    }
+    // A name without an upstream's in it could be one of ours.
+    for (method, rest) in &pushes {
+        let url = format!("{}/v2/library/app/{rest}", daemon.url());
+        let answer = request(method.clone(), url, &[]).await;
+        match *method {
+            Method::DELETE if !rest.starts_with("blobs/uploads/") => {
+                assert_error(&answer, 405, "UNSUPPORTED")
+            }
+            _ => assert_error(&answer, 404, "NAME_UNKNOWN"),
         }
     }
     assert_eq!(upstream.connections(), 0);
@@ -203,7 +222,6 @@ async fn unknown_routes_are_404_with_a_body_that_says_so() {
         "/favicon.ico",
         "/v1/",
         "/v1/search",
-        "/v2/_catalog",
         "/v2/foo",
         "/v2/docker-hub/library/app",
         "/v2/docker-hub/library/app/",

@@ -10,7 +10,7 @@ use crate::support::prelude::*;
 /// Where most of them push to.
 pub const APP: &str = "acme/app";
 
-/// A daemon that hosts what begins with `acme/`, where a push makes the repository, and lets everybody push.
+/// A daemon that hosts what begins with `acme/`, where a push makes the repository, and lets everybody do everything.
 pub fn hosting() -> Builder {
     over(Daemon::builder())
 }
@@ -20,6 +20,7 @@ pub fn over(builder: Builder) -> Builder {
     builder
         .setting("hosted.namespaces", r#"["acme"]"#)
         .setting("hosted.template", r#"[{ pattern = "acme/*" }]"#)
+        .setting("auth.anonymous", r#"["pull", "push", "delete", "list"]"#)
 }
 
 /// A daemon with the steps of a client that pushes.

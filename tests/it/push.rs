@@ -275,6 +275,32 @@ async fn what_a_manifest_names_has_to_be_here() {
 }
 
 #[tokio::test]
+async fn where_it_is_allowed_a_part_of_an_index_may_be_missing() {
+    let template = r#"[{ pattern = "acme/*", sparse = true }]"#;
+    let hosting = Hosting::of(hosting().setting("hosted.template", template)).await;
+    let index = Index::of_platforms(3);
+    let here = &index.images()[1];
+    hosting.push(APP, "one-platform", here).await;
+    let root = index.root();
+    let answer = hosting.put(APP, "all", &root).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(get(hosting.at(APP, "manifests/all")).await.ok() == root.bytes);
+    hosting.assert_holds(APP, &here.digest(), here).await;
+    for missing in [&index.images()[0], &index.images()[2]] {
+        assert_error(
+            &get(hosting.at(APP, &format!("manifests/{}", missing.digest()))).await,
+            404,
+            "MANIFEST_UNKNOWN",
+        );
+        let layer = format!("blobs/{}", missing.layer_digest(0));
+        assert_error(&get(hosting.at(APP, &layer)).await, 404, "BLOB_UNKNOWN");
+    }
+    // What comes later makes it whole.
+    hosting.push(APP, "all", &index).await;
+    hosting.assert_holds(APP, "all", &index).await;
+}
+
+#[tokio::test]
 async fn a_manifest_is_what_its_bytes_say() {
     let hosting = Hosting::start().await;
     let image = Image::simple(1, 1000);

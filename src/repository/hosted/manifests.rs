@@ -88,7 +88,7 @@ impl Hosted {
             }
         }
         let subject = subject_of(&manifest)?;
-        self.check_named(&repository.key, &manifest).await?;
+        self.check_named(repository, &manifest).await?;
         let known = self.link(&repository.key, &digest).await?;
         if known.is_none() {
             self.within_quota(repository, pushing.bytes.len() as u64).await?;
@@ -157,7 +157,8 @@ impl Hosted {
     }
 
     /// Whether all that a manifest names is here; from here on it stays for the grace period.
-    async fn check_named(&self, key: &Key, manifest: &Manifest) -> Result<(), Error> {
+    async fn check_named(&self, repository: &HostedRepository, manifest: &Manifest) -> Result<(), Error> {
+        let key = &repository.key;
         let mut missing = Vec::new();
         for named in manifest.blobs.iter().chain(&manifest.manifests) {
             // Foreign layers are where their URLs say.
@@ -170,7 +171,7 @@ impl Hosted {
                 missing.push(digest);
             }
         }
-        if missing.is_empty() {
+        if missing.is_empty() || repository.settings.sparse {
             return Ok(());
         }
         Err(Error::Dangling(missing))

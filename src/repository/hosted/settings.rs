@@ -18,6 +18,14 @@ pub struct Settings {
     /// Bytes of blobs and manifests that it may hold; what it shares with others counts for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<u64>,
+    /// Whether a manifest may name what was not pushed, like single platforms of an index.
+    #[serde(skip_serializing_if = "is_false")]
+    pub sparse: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// [`Mutability`] as it is kept: by the words of ECR.
@@ -84,6 +92,7 @@ mod tests {
                 description: "what for".to_owned(),
                 tags,
                 quota: Some(7),
+                sparse: true,
             };
             assert_eq!(Settings::of_json(settings.to_json()), settings);
         }
