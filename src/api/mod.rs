@@ -262,6 +262,10 @@ impl Asking<'_> {
             Some(target) => Some(self.locate(target, route.intent()).await?),
             None => None,
         };
+        // Whoever asks: what is an upstream's takes no pushes.
+        if route.writes() && matches!(located, Some(Located::PullThrough(_))) {
+            return Err(Failure::PullThrough);
+        }
         let decided = self.authorize(route, located.as_ref());
         self.note_decision(route, located.as_ref(), decided.as_ref().err());
         decided?;
@@ -338,7 +342,10 @@ impl Asking<'_> {
             }
             Route::DeleteBlob(_, digest) => Box::pin(hosted::delete_blob(self, found, digest)).await,
             Route::BeginUpload(_) => Box::pin(uploads::begin(self, found, target)).await,
-            Route::Upload(_, step, id) => Box::pin(uploads::step(self, found, target, (*step, *id))).await,
+            Route::Upload(_, step, Some(id)) => {
+                Box::pin(uploads::step(self, found, target, (*step, *id))).await
+            }
+            Route::Upload(_, _, None) => Err(Failure::Hosted(HostedError::UploadUnknown)),
             // Those without a repository do not come here.
             _ => Err(Failure::Route(RouteError::NotFound)),
         }

@@ -124,7 +124,8 @@ impl Failure {
             Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
             Failure::Hosted(error) => error.to_string(),
             Failure::PullThrough => {
-                "this repository is an upstream's: only GET and HEAD are supported, pushes go to the upstream itself"
+                "this repository is an upstream's: only GET and HEAD are supported. For one of your own, `wharfinger repository \
+                 create` makes it, or a [[hosted.template]]"
                     .to_owned()
             }
             Failure::Body(error) => error.to_string(),
@@ -227,7 +228,6 @@ fn told(failure: &Failure) -> Told {
             RouteError::Digest(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
             RouteError::Tag(_) => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             RouteError::NewTag(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::TagInvalid),
-            RouteError::Upload => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
             RouteError::Page => Told::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         },
         Failure::Registry(error) => registry_told(error.kind),
@@ -297,6 +297,7 @@ fn registry_told(kind: ErrorKind) -> Told {
     let trouble = |status| Told::retry(status, ErrorCode::Unavailable, RETRY_TROUBLE);
     match kind {
         ErrorKind::NameUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        ErrorKind::Denied => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
         ErrorKind::ReferenceInvalid => Told::new(StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         // Schema 1 is there and cannot be served. docker and podman show the message of just this code, and a client
         // with another place to ask goes on there.
@@ -360,6 +361,7 @@ mod tests {
         // Kind; main door: status, code, Retry-After; with another place to ask: status, Retry-After.
         let cases = [
             (ErrorKind::NameUnknown, 404, "NAME_UNKNOWN", None, 404, None),
+            (ErrorKind::Denied, 403, "DENIED", None, 403, None),
             (ErrorKind::ReferenceInvalid, 400, "NAME_INVALID", None, 400, None),
             (
                 ErrorKind::ManifestUnknown,

@@ -26,7 +26,8 @@ pub(super) enum Route<'a> {
     DeleteBlob(Target<'a>, Digest),
     /// `POST .../blobs/uploads/`
     BeginUpload(Target<'a>),
-    Upload(Target<'a>, UploadStep, UploadId),
+    /// No session has a name that is none of ours.
+    Upload(Target<'a>, UploadStep, Option<UploadId>),
     /// `/v2/_catalog`
     Catalog,
     /// `/token`
@@ -99,8 +100,6 @@ pub(super) enum RouteError {
     /// A tag that cannot exist, and is to be made.
     #[error(transparent)]
     NewTag(NameError),
-    #[error("there is no such upload: it has ended, or was given up for too long")]
-    Upload,
     #[error("n must be a whole number")]
     Page,
 }
@@ -312,8 +311,7 @@ pub(super) fn parse<'a>(
                 Method::DELETE => UploadStep::Cancel,
                 _ => return Err(RouteError::Method),
             };
-            let id = UploadId::parse(last).ok_or(RouteError::Upload)?;
-            Ok(Route::Upload(target, step, id))
+            Ok(Route::Upload(target, step, UploadId::parse(last)))
         }
     }
 }

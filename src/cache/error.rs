@@ -17,6 +17,8 @@ pub enum ErrorKind {
     ManifestUnknown,
     /// No such blob.
     BlobUnknown,
+    /// The configuration lets nobody have it.
+    Denied,
     /// What an operator typed is no reference.
     ReferenceInvalid,
     /// The manifest is of a kind that is not served (Docker schema 1).

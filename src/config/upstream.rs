@@ -16,6 +16,7 @@ use super::fault::Fault;
 use super::freshness::{Freshness, RuleDraft, Spans, TagRule, read_rules, repository_pattern};
 use super::glob::Glob;
 use super::keys;
+use super::lists::PullLists;
 use super::mirror::{self, Mirror};
 use super::reader::Reader;
 use super::source::{Entry, Origin, Section};
@@ -102,6 +103,10 @@ pub struct UpstreamConfig {
     pub allow_private: bool,
     /// Give what only our credentials can read to callers without any.
     pub share_private: bool,
+    /// Whether a hosted repository of the same name, prefix and all, comes before the upstream's.
+    pub overlay: bool,
+    /// Which repositories and tags may be pulled here.
+    pub lists: PullLists,
     /// Limit for a connection, TLS included.
     pub connect_timeout: Duration,
     /// Limit from the request to the first byte of the response.
@@ -334,6 +339,8 @@ fn read_one(
     let insecure = flag(&mut reader, "insecure");
     let allow_private = flag(&mut reader, "allow_private");
     let share_private = flag(&mut reader, "share_private");
+    let overlay = flag(&mut reader, "overlay");
+    let lists = PullLists::read(&mut reader);
     let connect_timeout = time_out(&mut reader, "connect_timeout", 5);
     let header_timeout = time_out(&mut reader, "header_timeout", 10);
     let idle_timeout = time_out(&mut reader, "idle_timeout", 30);
@@ -402,6 +409,8 @@ fn read_one(
         insecure,
         allow_private,
         share_private,
+        overlay,
+        lists,
         connect_timeout,
         header_timeout,
         idle_timeout,

@@ -82,12 +82,33 @@ impl Registry {
             if let Some(found) = self.hosted.repository(asked.name).await? {
                 return Ok(Located::Hosted(found));
             }
-            let ours = self.is_ours(asked.name) || self.would_be_ours(asked.name);
-            if intent != Intent::Read || asked.ns.is_some() || ours {
+            let would_be = intent == Intent::Write && self.templates.settings(asked.name).is_some();
+            // Without a mirrored upstream it can be nobody else's, and is answered like those that are there and hidden.
+            let ours = would_be || self.is_ours(asked.name) || !self.names.mirrors();
+            if ours || asked.ns.is_some() {
                 return Ok(Located::Absent(asked.name.clone()));
             }
         }
-        Ok(Located::PullThrough(self.names.resolve(asked)?))
+        let found = self.names.resolve(asked)?;
+        // On the mirror door nothing of ours stands in for an upstream's image.
+        if asked.door == Door::Main && found.place().upstream.config().overlay {
+            return self.overlaid(found, intent).await;
+        }
+        Ok(Located::PullThrough(found))
+    }
+
+    /// The hosted repository that lies over an upstream's, by the upstream's prefix and its name there.
+    async fn overlaid(&self, found: Repository, intent: Intent) -> Result<Located, Lost> {
+        let Ok(name) = found.key().parse::<RepositoryName>() else {
+            return Ok(Located::PullThrough(found));
+        };
+        Ok(match self.hosted.repository(&name).await? {
+            Some(hosted) => Located::Hosted(hosted),
+            None if intent == Intent::Write && self.templates.settings(&name).is_some() => {
+                Located::Absent(name)
+            }
+            None => Located::PullThrough(found),
+        })
     }
 
     /// Makes a repository that a push by `by` goes to, if a template says so.
@@ -109,11 +130,6 @@ impl Registry {
     fn is_own(&self, host: &str) -> bool {
         let own = self.own.host.as_deref();
         own.is_some_and(|own| own.eq_ignore_ascii_case(host))
-    }
-
-    /// Whether only a push is missing: no upstream is meant by a bare name.
-    fn would_be_ours(&self, name: &RepositoryName) -> bool {
-        !self.names.mirrors() && self.templates.settings(name).is_some()
     }
 
     fn is_ours(&self, name: &RepositoryName) -> bool {

@@ -10,7 +10,7 @@ mod resolve;
 use std::sync::Arc;
 
 use crate::cache::{Cache, Place};
-use crate::oci::{Descriptor, Digest, Reference, RepositoryName};
+use crate::oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
 
 pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
@@ -49,6 +49,22 @@ impl Repository {
     /// Upstream prefix and name, for logs.
     pub fn key(&self) -> &Arc<str> {
         &self.place.key
+    }
+
+    /// Whether the configuration lets anybody have this tag of it, or what is asked for without one.
+    fn permit(&self, tag: Option<&Tag>) -> Result<(), Error> {
+        let upstream = &self.place.upstream;
+        let refused = upstream
+            .config()
+            .lists
+            .refusal(self.name().as_str(), tag.map(Tag::as_str));
+        match refused {
+            None => Ok(()),
+            Some(reason) => Err(Error::new(
+                ErrorKind::Denied,
+                format!("{}/{reason}", self.upstream()),
+            )),
+        }
     }
 
     /// A client pulled a manifest of it that was not fetched for that.
@@ -112,6 +128,10 @@ impl Registry {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Answer<Arc<StoredManifest>>, Error> {
+        repository.permit(match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        })?;
         let found = self.cache.manifest(&repository.place, reference).await?;
         // Here and nowhere below: what is fetched for nobody is no pull.
         self.cache
@@ -121,16 +141,19 @@ impl Registry {
 
     /// A reader of a blob.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
+        repository.permit(None)?;
         self.cache.blob(&repository.place, digest).await
     }
 
     /// The size of a blob.
     pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Answer<u64>, Error> {
+        repository.permit(None)?;
         self.cache.blob_size(&repository.place, digest).await
     }
 
     /// A page of tags, by the client's query without `ns`.
     pub async fn tags(&self, repository: &Repository, query: &str) -> Result<Answer<Arc<TagsPage>>, Error> {
+        repository.permit(None)?;
         self.cache.tags(&repository.place, query).await
     }
 
@@ -140,6 +163,7 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
+        repository.permit(None)?;
         self.cache.referrers(&repository.place, digest).await
     }
 }
