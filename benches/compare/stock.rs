@@ -168,6 +168,7 @@ impl Stock {
             needs: image.blobs.iter().map(|(digest, _, _)| *digest).collect(),
         };
         let link = |size, manifest| LinkRow {
+            at: None,
             size,
             proof: Proof::Fetched,
             manifest,

@@ -353,6 +353,9 @@ impl Asking<'_> {
 const ADMIN_CHALLENGE: &str = "Basic realm=\"wharfinger\", charset=\"UTF-8\"";
 
 /// The policy attached to a repository.
-fn policy_of(_: &Located) -> Option<&str> {
-    None
+fn policy_of(located: &Located) -> Option<&str> {
+    match located {
+        Located::Hosted(repository) => repository.settings.policy.as_deref(),
+        Located::PullThrough(_) | Located::Absent(_) => None,
+    }
 }

@@ -90,11 +90,20 @@ pub(super) fn behind(word: &str) -> &'static [Action] {
 /// What an operator's request needs.
 pub(super) fn operator(route: &AdminRoute) -> Action {
     match route {
-        AdminRoute::Status | AdminRoute::Explain | AdminRoute::Pins | AdminRoute::Offline(Turn::Read) => {
-            Action::AdminRead
-        }
+        AdminRoute::Status
+        | AdminRoute::Explain
+        | AdminRoute::Pins
+        | AdminRoute::Offline(Turn::Read)
+        | AdminRoute::Repositories
+        | AdminRoute::Repository
+        | AdminRoute::PreviewLifecycle => Action::AdminRead,
         AdminRoute::Identities(_) => Action::AdminIdentities,
-        AdminRoute::Refresh | AdminRoute::Purge | AdminRoute::Unpin => Action::AdminContent,
+        AdminRoute::Refresh
+        | AdminRoute::Purge
+        | AdminRoute::Unpin
+        | AdminRoute::CreateRepository
+        | AdminRoute::ChangeRepository
+        | AdminRoute::RemoveRepository => Action::AdminContent,
         AdminRoute::Offline(Turn::Write) | AdminRoute::Job(_) => Action::AdminOperate,
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn service(config: &Config) -> String {
 }
 
 /// Whether policies and presets can be understood: what `check-config` asks beside the configuration itself.
-pub fn check(config: &AuthConfig) -> anyhow::Result<()> {
+pub(super) fn check(config: &AuthConfig) -> anyhow::Result<()> {
     rights(config)?;
     issuers::open(&config.oidc)?;
     htpasswd(config).map(drop)

@@ -19,12 +19,12 @@ use crate::cache::{Cache, Places, offline_at_start};
 use crate::clock::Timestamp;
 use crate::config::{Config, LogFormat, RepositoryTemplate};
 use crate::job::{Jobs, Progress};
-use crate::maintenance::{Evict, Scrub, Sweep};
+use crate::maintenance::{Collect, Evict, Expire, Scrub, Sweep};
 use crate::preserve::{
     BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
 };
 use crate::registry::{
-    Door, Hosted, Mutability, Names, Ours, OwnAddresses, Registry, Settings, Template, Templates,
+    Door, Hosted, Mutability, Names, Ours, OwnAddresses, Registry, Settings, Template, Templates, lifecycle,
 };
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
 use crate::storage::Storage;
@@ -41,7 +41,7 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 /// How late the metrics may tell of a bandwidth window.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
-pub use access::{check as check_access, open as open_access};
+pub use access::open as open_access;
 
 /// What the command line says beside the configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +72,17 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     result
 }
 
+/// What is wrong with a configuration beyond what `config` itself can judge.
+///
+/// # Errors
+/// The first fault.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    access::check(&config.auth)?;
+    templates(config).map(drop)
+}
+
 async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
+    let templates = templates(&config)?;
     let settings = config.storage.clone();
     let configured = config.cache.offline;
     let opened = tokio::task::spawn_blocking(move || {
@@ -108,7 +118,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);
     let hosted = Hosted::new(
         cache.repositories().clone(),
-        index,
+        index.clone(),
         blobs,
         uploads,
         config.hosted.grace,
@@ -116,12 +126,20 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     );
     let ours = Ours {
         hosted: hosted.clone(),
-        templates: templates(&config),
+        templates,
         namespaces: config.hosted.namespaces.clone(),
     };
     let (of_access, keeps) = (config.clone(), cache.clone());
     let (access_rights, access_upkeep) =
         tokio::task::spawn_blocking(move || access::open(&of_access, &keeps)).await??;
+    let collect = Collect::new(
+        hosted.clone(),
+        index.clone(),
+        metrics.clone(),
+        config.hosted.collect_interval,
+        config.hosted.upload_timeout,
+    );
+    let expire = Expire::new(hosted, index, metrics.clone(), config.hosted.retention_interval);
     let places = Places::new(&upstreams);
     let (its, store) = (upstreams.clone(), Arc::new(BudgetNote(cache.clone())));
     let ledger = tokio::task::spawn_blocking(move || Arc::new(Ledger::open(its, store))).await?;
@@ -167,6 +185,8 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             .with(Evict::new(cache.clone()))
             .with(scrub.clone())
             .with(sweep.clone())
+            .with(collect.clone())
+            .with(expire.clone())
             .with(Drill::new(cache.clone(), places.clone()))
             .with(BundleImport::new(cache.clone(), finder.clone(), uploads.clone()))
             .with(Pull::new(cache.clone(), finder.clone()))
@@ -250,6 +270,10 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     upkeep.spawn(async move { warm.keep(stopping).await });
     upkeep.spawn(pinned.keep(behind.clone()));
     upkeep.spawn(access_upkeep.keep(behind.clone()));
+    let stopping = behind.clone();
+    upkeep.spawn(async move { collect.keep(stopping).await });
+    let stopping = behind.clone();
+    upkeep.spawn(async move { expire.keep(stopping).await });
 
     stop.next().await;
     let grace = config.server.drain_timeout;
@@ -298,22 +322,40 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
 }
 
 /// The templates of the configuration.
-fn templates(config: &Config) -> Templates {
-    let read = |template: &RepositoryTemplate| Template {
-        pattern: template.pattern.clone(),
-        settings: Settings {
-            description: template.description.clone(),
-            tags: match (template.mutable, template.except.is_empty()) {
-                (true, true) => Mutability::Mutable,
-                (true, false) => Mutability::MutableExcept(template.except.clone()),
-                (false, true) => Mutability::Immutable,
-                (false, false) => Mutability::ImmutableExcept(template.except.clone()),
+fn templates(config: &Config) -> anyhow::Result<Templates> {
+    let read = |template: &RepositoryTemplate| {
+        if let Some(file) = &template.lifecycle {
+            lifecycle(&file.text)
+                .map_err(anyhow::Error::msg)
+                .with_context(|| format!("hosted.template.lifecycle_file: {}", file.path.display()))?;
+        }
+        let setting = match (template.mutable, template.except.is_empty()) {
+            (true, true) => "MUTABLE",
+            (true, false) => "MUTABLE_WITH_EXCLUSION",
+            (false, true) => "IMMUTABLE",
+            (false, false) => "IMMUTABLE_WITH_EXCLUSION",
+        };
+        let except: Vec<_> = template
+            .except
+            .iter()
+            .map(|glob| ("WILDCARD", glob.as_str()))
+            .collect();
+        let tags = Mutability::parse(setting, &except)
+            .with_context(|| format!("hosted.template.except of {:?}", template.pattern.as_str()))?;
+        Ok(Template {
+            pattern: template.pattern.clone(),
+            settings: Settings {
+                description: template.description.clone(),
+                tags,
+                quota: template.quota,
+                lifecycle: template.lifecycle.as_ref().map(|file| file.text.clone()),
+                policy: None,
+                sparse: template.sparse,
             },
-            quota: template.quota,
-            sparse: template.sparse,
-        },
+        })
     };
-    Templates::new(config.hosted.templates.iter().map(read).collect())
+    let templates: anyhow::Result<Vec<_>> = config.hosted.templates.iter().map(read).collect();
+    Ok(Templates::new(templates?))
 }
 
 /// Has bandwidth windows begin and end for the metrics, also while nothing is downloaded.

@@ -18,7 +18,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn well(text: impl Into<String>) -> Self {
+    pub(super) fn well(text: impl Into<String>) -> Self {
         let text = text.into();
         Self { text, well: true }
     }
@@ -43,7 +43,7 @@ struct Switch {
 }
 
 /// Reads the answer, and tells it in words unless `json` is asked for.
-fn tell<T: serde::de::DeserializeOwned>(
+pub(super) fn tell<T: serde::de::DeserializeOwned>(
     client: &Client,
     answer: String,
     json: bool,

@@ -15,6 +15,7 @@ mod offline;
 mod online;
 mod preserve;
 mod pulls;
+mod repositories;
 mod show;
 
 use std::io::Write as _;
@@ -29,7 +30,10 @@ use http::StatusCode;
 use crate::app::{self, RunOptions};
 use crate::config::{self, Config, ConfigFaults};
 use crate::job::Job as _;
-use crate::maintenance::{Evict, EvictOptions, Scrub, ScrubOptions, Sweep, SweepOptions};
+use crate::maintenance::{
+    Collect, CollectOptions, Evict, EvictOptions, Expire, ExpireOptions, Scrub, ScrubOptions, Sweep,
+    SweepOptions,
+};
 use crate::preserve::{Drill, DrillOptions, ExportOptions};
 
 pub use admin::Told;
@@ -37,6 +41,7 @@ pub use client::CallError;
 
 use identities::{AccessKeyCommand, Group, RobotCommand, TokenCommand, UserCommand};
 use pulls::{PinArguments, PullArguments, UnpinArguments};
+use repositories::RepositoryCommand;
 
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -100,6 +105,13 @@ enum Command {
     Evict(EvictArguments),
     /// Hash all blobs and manifests again now: what is rotten is put aside, and fetched again
     Scrub(ScrubArguments),
+    /// Make, look at, change and delete repositories of our own
+    #[command(subcommand)]
+    Repository(RepositoryCommand),
+    /// Collect hosted repositories now: blobs that no image needs go, and uploads that were given up
+    Collect(HostedJobArguments),
+    /// Delete the images that the lifecycle policies of hosted repositories expire, now. Their blobs go with the next collection
+    Expire(HostedJobArguments),
     /// Hold files and index against each other: blobs that lost their file are dropped, files that the index lost are taken in
     Sweep(DaemonArguments),
     /// Make a new index of what the data folder holds, when the old one is damaged or lost. The daemon must not run
@@ -218,6 +230,18 @@ struct ScrubArguments {
 }
 
 #[derive(Args)]
+struct HostedJobArguments {
+    /// Repositories: acme/app. Without any: all of them
+    #[arg(value_name = "REPOSITORY")]
+    repositories: Vec<String>,
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+#[derive(Args)]
 struct RebuildArguments {
     /// Hash all blobs, and put those aside that are rotten. Else only the index is made anew
     #[arg(long)]
@@ -287,7 +311,7 @@ pub fn run() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::CheckConfig(arguments) => match load(arguments.file.or(arguments.config).as_deref()) {
-            Ok(config) if let Err(error) = app::check_access(&config.auth) => {
+            Ok(config) if let Err(error) = app::check(&config) => {
                 complain(&format!("wharfinger: {error:#}"));
                 ExitCode::from(USAGE)
             }
@@ -364,6 +388,39 @@ pub fn run() -> ExitCode {
                 rate: rate.map(|rate| rate.as_u64()),
             };
             job::run(config, Scrub::NAME, &options, daemon.json, done::scrubbed).await
+        }),
+        Command::Repository(command) => ask(command.daemon(), async |config| {
+            repositories::run(config, &command).await
+        }),
+        Command::Collect(arguments) => ask(&arguments.daemon, async |config| {
+            let options = CollectOptions {
+                dry_run: arguments.dry_run,
+                repositories: arguments.repositories.clone(),
+            };
+            job::run(
+                config,
+                Collect::NAME,
+                &options,
+                arguments.daemon.json,
+                done::collected,
+            )
+            .await
+        }),
+        Command::Expire(arguments) => ask(&arguments.daemon, async |config| {
+            let options = ExpireOptions {
+                dry_run: arguments.dry_run,
+                repositories: arguments.repositories.clone(),
+            };
+            let json = arguments.daemon.json;
+            job::run_judged(
+                config,
+                Expire::NAME,
+                &options,
+                json,
+                done::expired,
+                done::is_expired,
+            )
+            .await
         }),
         Command::RebuildIndex(arguments) => match load(arguments.config.as_deref()) {
             Ok(config) => offline::rebuild_index(&config.storage, arguments.verify, arguments.json),

@@ -1,5 +1,6 @@
 //! `[hosted]`: repositories of our own, and which of them a push makes. What is made of it is in `repository::hosted`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::Fault;
@@ -18,6 +19,8 @@ pub struct HostedConfig {
     pub collect_interval: Duration,
     /// An upload that nobody goes on with is given up after this.
     pub upload_timeout: Duration,
+    /// From one run over the lifecycle policies to the next.
+    pub retention_interval: Duration,
     /// First components of names that no upstream is asked for.
     pub namespaces: Vec<Box<str>>,
     /// Which repositories a push makes: the first that matches says how.
@@ -39,6 +42,26 @@ pub struct RepositoryTemplate {
     pub quota: Option<u64>,
     /// Whether a manifest may name what was not pushed.
     pub sparse: bool,
+    /// Which images expire.
+    pub lifecycle: Option<LifecycleFile>,
+}
+
+/// The file of a lifecycle policy. What it says, `repository` understands.
+#[derive(Clone, Debug)]
+pub struct LifecycleFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+}
+
+impl LifecycleFile {
+    fn read(entry: &Entry) -> Result<Self, String> {
+        let path = entry.origin.resolve(entry.filled()?);
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self { path, text })
+    }
 }
 
 impl HostedConfig {
@@ -49,10 +72,14 @@ impl HostedConfig {
         let grace = span(&mut reader, "grace", Duration::from_hours(24));
         let collect_interval = span(&mut reader, "collect_interval", Duration::from_hours(24));
         let upload_timeout = span(&mut reader, "upload_timeout", Duration::from_hours(24));
+        let retention_interval = span(&mut reader, "retention_interval", Duration::from_hours(24));
         let namespaces = reader.take("namespaces", |entry| {
             entry.list(|item| {
-                let known = RepositoryName::is_component(item).then(|| Box::from(item));
-                known.ok_or_else(|| format!("`{item}` is no first component of a name, like \"acme\""))
+                if RepositoryName::is_component(item) {
+                    Ok(Box::from(item))
+                } else {
+                    Err(format!("`{item}` is no first component of a name, like \"acme\""))
+                }
             })
         });
         let tables = reader.take_entry("template", |entry| entry.tables("[[hosted.template]]"));
@@ -71,6 +98,7 @@ impl HostedConfig {
             grace,
             collect_interval,
             upload_timeout,
+            retention_interval,
             namespaces: namespaces.unwrap_or_default(),
             templates,
         }
@@ -93,6 +121,7 @@ impl RepositoryTemplate {
         let except = reader.take("except", |entry| entry.list(|item| Ok(Glob::new(item))));
         let quota = reader.take("quota", Entry::bytes);
         let sparse = reader.take("sparse", Entry::boolean);
+        let lifecycle = reader.take("lifecycle_file", LifecycleFile::read);
         reader.finish();
         Some(Self {
             pattern: pattern?,
@@ -101,6 +130,7 @@ impl RepositoryTemplate {
             except: except.unwrap_or_default(),
             quota,
             sparse: sparse.unwrap_or(false),
+            lifecycle,
         })
     }
 }

@@ -124,11 +124,11 @@ pub(super) const HOSTED: &[&str] = &[
     "grace",
     "collect_interval",
     "upload_timeout",
+    "retention_interval",
     "namespaces",
     "template",
 ];
 /// Keys of each `[[hosted.template]]`.
-pub(super) const TEMPLATE: &[&str] = &["pattern", "description", "tags", "except", "quota", "sparse"];
 /// Keys of `[auth]`.
 pub(super) const AUTH: &[&str] = &[
     "anonymous",
@@ -148,6 +148,15 @@ pub(super) const AUTH: &[&str] = &[
 ];
 /// Keys of each `[[auth.oidc]]`.
 pub(super) const OIDC: &[&str] = &["issuer", "audience", "jwks_url", "ca_file", "claims", "scopes"];
+pub(super) const TEMPLATE: &[&str] = &[
+    "pattern",
+    "description",
+    "tags",
+    "except",
+    "quota",
+    "sparse",
+    "lifecycle_file",
+];
 /// Keys of `[log]`.
 pub(super) const LOG: &[&str] = &["format", "level", "access", "audit_file", "audit_pulls"];
 

@@ -34,7 +34,7 @@ pub use credentials::{
 pub use fault::{ConfigFaults, Fault};
 pub use freshness::{Freshness, TagRule};
 pub use glob::Glob;
-pub use hosted::{HostedConfig, RepositoryTemplate};
+pub use hosted::{HostedConfig, LifecycleFile, RepositoryTemplate};
 pub use images::ImagePattern;
 pub use keys::known_keys;
 pub use lists::PullLists;

@@ -32,6 +32,11 @@ impl RepositoryName {
         &self.0
     }
 
+    /// Its first component: `acme` of `acme/team/app`.
+    pub fn namespace(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
     /// Whether `text` is one path component of a name.
     pub fn is_component(text: &str) -> bool {
         let bytes = text.as_bytes();

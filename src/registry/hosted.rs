@@ -10,6 +10,9 @@ use crate::repository::hosted::{Error as HostedError, HostedRepository, Settings
 use super::resolve::Asked;
 use super::{Door, Registry, Repository};
 
+/// The namespace of Docker Hub's own images.
+const OFFICIAL: &str = "library";
+
 /// Where a name leads.
 #[derive(Clone)]
 pub enum Located {
@@ -58,6 +61,18 @@ impl Templates {
             .find(|template| template.pattern.matches(name.as_str()));
         found.map(|template| template.settings.clone())
     }
+
+    /// Whether a name is ours because of a template, before anything was pushed: one that says its first component, like
+    /// `acme/*`. One like `*` would take all names from the mirrored upstream.
+    fn claim(&self, name: &RepositoryName) -> bool {
+        let says_first = |pattern: &Glob| {
+            let first = pattern.as_str().split('/').next().unwrap_or_default();
+            !first.contains('*')
+        };
+        self.0
+            .iter()
+            .any(|template| says_first(&template.pattern) && template.pattern.matches(name.as_str()))
+    }
 }
 
 /// What is to be done with a repository.
@@ -84,8 +99,8 @@ impl Registry {
             }
             let would_be = intent == Intent::Write && self.templates.settings(asked.name).is_some();
             // Without a mirrored upstream it can be nobody else's, and is answered like those that are there and hidden.
-            let ours = would_be || self.is_ours(asked.name) || !self.names.mirrors();
-            if ours || asked.ns.is_some() {
+            let known = would_be || asked.ns.is_some() || !self.names.mirrors();
+            if known || self.is_ours(asked.name).await? {
                 return Ok(Located::Absent(asked.name.clone()));
             }
         }
@@ -132,9 +147,15 @@ impl Registry {
         own.is_some_and(|own| own.eq_ignore_ascii_case(host))
     }
 
-    fn is_ours(&self, name: &RepositoryName) -> bool {
-        let first = name.as_str().split('/').next().unwrap_or_default();
-        self.namespaces.iter().any(|ours| &**ours == first)
+    /// Whether no upstream is asked for a name: the configuration says so, or a repository of ours has, or had, a name of
+    /// the same first component.
+    async fn is_ours(&self, name: &RepositoryName) -> Result<bool, HostedError> {
+        let first = name.namespace();
+        if self.namespaces.iter().any(|ours| &**ours == first) || self.templates.claim(name) {
+            return Ok(true);
+        }
+        // One repository there must not hide all of Docker Hub's own images.
+        Ok(first != OFFICIAL && self.hosted.is_namespace(first).await?)
     }
 }
 

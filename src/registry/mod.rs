@@ -5,6 +5,7 @@ pub mod fuzzing;
 mod hosted;
 mod inspect;
 mod reference;
+mod repositories;
 mod resolve;
 
 use std::sync::Arc;
@@ -16,11 +17,13 @@ pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
 pub use crate::repository::StoredManifest;
 pub use crate::repository::hosted::{
-    Collected, Error as HostedError, Hosted, HostedRepository, Mutability, Pushed, Pushing, Settings, key_of,
+    Error as HostedError, Hosted, HostedRepository, Mutability, Pushed, Pushing, RepositoryReport,
+    RetentionPreview, Settings, key_of,
 };
 pub use crate::storage::{BlobReader, ReadError, Upload, UploadId};
 pub use hosted::{Intent, Located, Lost, Template, Templates};
 pub use reference::OwnAddresses;
+pub use repositories::{SettingsChange, Unwilling, Wish, lifecycle};
 pub use resolve::{Asked, Door, Names};
 
 /// A repository that a client asked for, resolved. Cheap to clone.

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Tag};
-use crate::storage::{Change, Error, TagRow};
+use crate::storage::{Change, Error, Removed, TagRow};
 
 use super::{Key, Repositories};
 
@@ -58,7 +58,11 @@ impl Repositories {
         self.index
             .commit(vec![Change::remove_tag(repository, tag)])
             .await?;
-        self.memory.tags.invalidate(&(repository.clone(), tag.clone()));
+        // A reader that still has the row must not bring it back to memory.
+        self.memory.forget(&Removed {
+            tags: vec![(repository.to_string(), tag.clone())],
+            ..Removed::default()
+        });
         Ok(())
     }
 

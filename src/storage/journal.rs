@@ -40,10 +40,11 @@ pub(super) enum Kept {
     Pin = 5,
     Repository = 6,
     Identity = 7,
+    Namespace = 8,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Manifest,
         Self::Tag,
         Self::Link,
@@ -51,6 +52,7 @@ impl Kept {
         Self::Pin,
         Self::Repository,
         Self::Identity,
+        Self::Namespace,
     ];
 }
 

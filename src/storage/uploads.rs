@@ -291,16 +291,18 @@ impl Uploads {
         resting.collect()
     }
 
-    /// Removes a session that no request has: whether it was there. Blocking.
-    pub fn discard(&self, id: UploadId) -> bool {
+    /// Removes a session that no request has, and that nobody wrote to after `since`: its bytes, if it was such a one.
+    /// Blocking.
+    pub fn discard(&self, id: UploadId, since: Timestamp) -> Option<u64> {
         let mut known = self.shared.known();
-        if !matches!(known.get(&id), Some(Slot::Resting(_))) {
-            return false;
-        }
+        let size = match known.get(&id)? {
+            Slot::Resting(rest) if rest.record.at <= since => rest.record.size,
+            Slot::Resting(_) | Slot::Taken { .. } => return None,
+        };
         known.remove(&id);
         drop(known);
         partial::remove(&self.shared.path(id));
-        true
+        Some(size)
     }
 }
 
@@ -633,8 +635,11 @@ mod tests {
         drop(upload);
         assert!(scene.space.usage().hosted >= 20_000);
         assert_eq!(scene.uploads.resting().len(), 1);
-        assert!(scene.uploads.discard(id));
-        assert!(!scene.uploads.discard(id));
+        // Somebody wrote to it after that.
+        assert_eq!(scene.uploads.discard(id, Timestamp(1)), None);
+        let size = scene.uploads.resting()[0].size;
+        assert_eq!(scene.uploads.discard(id, Timestamp::now()), Some(size));
+        assert_eq!(scene.uploads.discard(id, Timestamp::now()), None);
         assert_eq!(scene.space.usage().hosted, 0);
         let upload = scene
             .uploads

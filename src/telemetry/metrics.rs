@@ -13,6 +13,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use super::hosted_metrics::HostedMetrics;
 use super::preserve_metrics::PreserveMetrics;
 use super::storage_metrics::StorageMetrics;
 use super::upstream_metrics::{FillMetrics, PullsLeft, UpstreamMetrics, Upstreams};
@@ -53,6 +54,8 @@ pub struct Metrics {
     certificate_ends: IntGaugeVec,
     /// What happens to what is kept.
     pub storage: StorageMetrics,
+    /// What is taken away from hosted repositories.
+    pub hosted: HostedMetrics,
     /// What is done so that things are here tomorrow.
     pub preserve: PreserveMetrics,
     process_start: IntGauge,
@@ -105,6 +108,7 @@ impl Metrics {
             &["names"],
         );
         let storage = StorageMetrics::new(&family);
+        let hosted = HostedMetrics::new(&family);
         let preserve = PreserveMetrics::new(&family);
         let upstreams = Upstreams {
             response_bytes: family.counters(
@@ -203,6 +207,7 @@ impl Metrics {
             offline,
             certificate_ends,
             storage,
+            hosted,
             preserve,
             process_start,
             upstreams,

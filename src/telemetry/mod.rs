@@ -4,6 +4,7 @@
 
 mod access_log;
 mod audit;
+mod hosted_metrics;
 mod line;
 mod lines;
 mod logging;
@@ -14,6 +15,7 @@ mod upstream_metrics;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogGuard, Ending};
 pub use audit::{AuditEntry, AuditLog, AuditLogGuard};
+pub use hosted_metrics::HostedMetrics;
 pub use logging::{LogGuard, LoggingError, start_logging};
 pub use metrics::{Metrics, Word};
 pub use preserve_metrics::PreserveMetrics;

@@ -12,6 +12,11 @@
 //! | `POST /api/unpin` with `{"refs": [REF]}` | a list of [`registry::report::Unpinned`](crate::registry::report::Unpinned) |
 //! | `GET /api/identities` | a list of [`IdentityReport`](crate::identities::IdentityReport) |
 //! | `POST /api/identities` with a [`Command`](crate::identities::Command) | [`Done`](crate::identities::Done) |
+//! | `GET /api/repositories?last=NAME&n=N` | a page of hosted repositories: [`repositories::Page`] |
+//! | `GET /api/repository?name=NAME` | [`registry::RepositoryReport`](crate::registry::RepositoryReport), with what it holds |
+//! | `POST /api/repository-create`, `-set` with `{"name": NAME}` and what is to be set | the same |
+//! | `POST /api/repository-delete` with `{"name": NAME, "force": false}` | the same, of what it was |
+//! | `POST /api/lifecycle-preview` with `{"name": NAME}`, and maybe `"lifecycle": TEXT` | [`registry::RetentionPreview`](crate::registry::RetentionPreview) |
 //! | `POST /api/JOB` with the job's options | a line of JSON for each [`job::Event`](crate::job::Event), while it runs |
 //!
 //! Errors have the distribution spec's form. Over TCP a request needs a login with the
@@ -21,6 +26,7 @@ mod access;
 mod commands;
 mod identities;
 mod jobs;
+mod repositories;
 mod request;
 
 use http::Method;
@@ -54,6 +60,12 @@ pub(super) enum AdminRoute {
     Unpin,
     /// Listed, or one changed.
     Identities(Turn),
+    Repositories,
+    Repository,
+    CreateRepository,
+    ChangeRepository,
+    RemoveRepository,
+    PreviewLifecycle,
     /// Any other name: a job, if there is one of that name.
     Job(Box<str>),
 }
@@ -73,6 +85,12 @@ impl AdminRoute {
             "unpin" => Self::Unpin,
             "identities" if *method == Method::POST => Self::Identities(Turn::Write),
             "identities" => Self::Identities(Turn::Read),
+            "repositories" => Self::Repositories,
+            "repository" => Self::Repository,
+            "repository-create" => Self::CreateRepository,
+            "repository-set" => Self::ChangeRepository,
+            "repository-delete" => Self::RemoveRepository,
+            "lifecycle-preview" => Self::PreviewLifecycle,
             // As a host before it, which gets the answer of an unknown one.
             "v2" => return None,
             _ if !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') => {
@@ -87,6 +105,8 @@ impl AdminRoute {
                 | Self::Pins
                 | Self::Offline(Turn::Read)
                 | Self::Identities(Turn::Read)
+                | Self::Repositories
+                | Self::Repository
         );
         Some(match *method {
             Method::GET | Method::HEAD if reads => Ok(route),
@@ -114,6 +134,12 @@ pub(super) async fn answer(asking: &mut Asking<'_>, route: &AdminRoute) -> Resul
         AdminRoute::Unpin => commands::unpin(asking).await,
         AdminRoute::Identities(Turn::Read) => identities::list(asking),
         AdminRoute::Identities(Turn::Write) => identities::run(asking).await,
+        AdminRoute::Repositories => repositories::list(asking).await,
+        AdminRoute::Repository => repositories::show(asking).await,
+        AdminRoute::CreateRepository => repositories::create(asking).await,
+        AdminRoute::ChangeRepository => repositories::change(asking).await,
+        AdminRoute::RemoveRepository => repositories::remove(asking).await,
+        AdminRoute::PreviewLifecycle => repositories::preview(asking).await,
         AdminRoute::Job(name) => jobs::start(asking, name).await,
     }
 }
@@ -134,6 +160,18 @@ mod tests {
         assert_eq!(
             parse(Method::POST, "/api/rebuild-it"),
             Some(Ok(AdminRoute::Job("rebuild-it".into())))
+        );
+        assert_eq!(
+            parse(Method::GET, "/api/repository"),
+            Some(Ok(AdminRoute::Repository))
+        );
+        assert_eq!(
+            parse(Method::POST, "/api/repository-set"),
+            Some(Ok(AdminRoute::ChangeRepository))
+        );
+        assert_eq!(
+            parse(Method::GET, "/api/repository-delete"),
+            Some(Err(RouteError::PostOnly))
         );
         assert_eq!(parse(Method::GET, "/api/purge"), Some(Err(RouteError::PostOnly)));
         assert_eq!(

@@ -29,6 +29,10 @@ pub(in crate::api) enum BadRequest {
     Unknown,
     #[error("{0} is running already")]
     Running(Box<str>),
+    #[error("the query parameter name is missing: /api/repository?name=acme/app")]
+    Name,
+    #[error("{0}")]
+    Invalid(String),
     #[error("{0}")]
     Absent(String),
     #[error("{0}")]
@@ -38,7 +42,7 @@ pub(in crate::api) enum BadRequest {
 impl BadRequest {
     pub(in crate::api) fn status(&self) -> StatusCode {
         match self {
-            Self::Reference | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Reference | Self::Name | Self::Body(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unknown | Self::Absent(_) => StatusCode::NOT_FOUND,
             Self::Running(_) | Self::Impossible(_) => StatusCode::CONFLICT,

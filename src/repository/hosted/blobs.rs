@@ -11,7 +11,8 @@ use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::repository::{Key, Link};
 use crate::storage::{
-    Change, HOSTED, LinkRow, NotHad, Proof, StoredBlob, Upload, UploadId, UploadState, is_hosted,
+    Change, Error as StorageError, HOSTED, Index, LinkRow, NotHad, Proof, Removed, StoredBlob, Upload,
+    UploadId, UploadState, is_hosted,
 };
 
 use super::{Error, Hosted, HostedRepository};
@@ -200,6 +201,7 @@ impl Hosted {
     ) -> Result<Arc<StoredBlob>, Error> {
         self.lease(&repository.key, digest).await;
         let Some(link) = self.link(&repository.key, digest).await? else {
+            self.forget_lease(&repository.key, digest);
             return Err(Error::BlobUnknown);
         };
         match self.shared.blobs.open(digest).await? {
@@ -250,6 +252,12 @@ impl Hosted {
         self.shared.condemned.settled(&pair).await;
     }
 
+    /// What is not here needs no lease: nobody can fill the memory with questions. Who links it at this moment has its
+    /// grace by the link's age.
+    pub(super) fn forget_lease(&self, key: &Key, digest: &Digest) {
+        self.shared.leases.invalidate(&(key.clone(), *digest));
+    }
+
     pub(super) async fn link(&self, key: &Key, digest: &Digest) -> Result<Option<Link>, Error> {
         Ok(self.shared.repositories.link(key, digest).await?)
     }
@@ -291,22 +299,18 @@ impl Hosted {
     pub(super) async fn unlink(&self, key: &Key, digest: &Digest) -> Result<(), Error> {
         let change = Change::remove_link(key, digest);
         self.shared.index.commit(vec![change]).await?;
-        let links = &self.shared.repositories.memory.links;
-        links.invalidate(&(key.clone(), *digest));
+        // A reader that still has the row must not bring it back to memory.
+        self.shared.repositories.memory.forget(&Removed {
+            links: vec![(key.to_string(), *digest)],
+            ..Removed::default()
+        });
         Ok(())
     }
 
     /// Whether a manifest of the repository names it.
     pub(super) async fn is_needed(&self, key: &Key, digest: &Digest) -> Result<bool, Error> {
         let (key, digest) = (key.clone(), *digest);
-        let needed = self.shared.index.read(move |index| {
-            for manifest in index.needed_by(&digest, usize::MAX)? {
-                if index.link(&key, &manifest)?.is_some_and(|link| link.manifest) {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        });
+        let needed = self.shared.index.read(move |index| needed(index, &key, &digest));
         Ok(needed.await?)
     }
 
@@ -323,6 +327,16 @@ impl Hosted {
         }
         Ok(())
     }
+}
+
+/// Whether a manifest of the repository of this key names it.
+pub(super) fn needed(index: &Index, key: &str, digest: &Digest) -> Result<bool, StorageError> {
+    for manifest in index.needed_by(digest, usize::MAX)? {
+        if index.link(key, &manifest)?.is_some_and(|link| link.manifest) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Work that goes on when its client has left.

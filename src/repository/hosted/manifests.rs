@@ -112,9 +112,13 @@ impl Hosted {
                 );
                 its.may_point(&repository, tag, &digest).await?;
             }
+            // A deletion of the same manifest comes before this or after it, and never in between.
+            let pair = (repository.key.clone(), digest);
+            let turn = its.shared.condemned.claim(&pair).await;
+            let known = its.link(&repository.key, &digest).await?;
             its.keep(&repository.key, &stored, &manifest, subject, &tags, known)
                 .await?;
-            drop(turns);
+            drop((turn, turns));
             Ok(Pushed { digest, subject })
         };
         detached(work).await
@@ -142,18 +146,29 @@ impl Hosted {
     /// # Errors
     /// `ManifestUnknown`.
     pub async fn delete_manifest(&self, repository: &HostedRepository, digest: &Digest) -> Result<(), Error> {
-        let stored = self.manifest(repository, &Reference::Digest(*digest)).await?;
         let (its, key, digest) = (self.clone(), repository.key.clone(), *digest);
         detached(async move {
-            let mut changes = vec![Change::remove_hosted(&key, &digest)];
-            let manifest = Manifest::parse(&stored.bytes, Some(&stored.media_type)).ok();
-            if let Some(Ok(Some(subject))) = manifest.as_ref().map(subject_of) {
-                changes.push(Change::remove_referrer(&key, &subject, &digest));
-            }
-            its.shared.index.commit(changes).await?;
-            Ok(())
+            let _turn = its.shared.condemned.claim(&(key.clone(), digest)).await;
+            its.drop_manifest(&key, &digest).await
         })
         .await
+    }
+
+    /// The same, for who has claimed it.
+    pub(super) async fn drop_manifest(&self, key: &Key, digest: &Digest) -> Result<(), Error> {
+        let link = self.link(key, digest).await?;
+        if !link.is_some_and(|link| link.manifest) {
+            return Err(Error::ManifestUnknown);
+        }
+        let mut changes = vec![Change::remove_hosted(key, digest)];
+        // One that is lost can be removed all the same.
+        if let Some(stored) = self.shared.repositories.manifest(digest).await? {
+            let manifest = Manifest::parse(&stored.bytes, Some(&stored.media_type)).ok();
+            if let Some(Ok(Some(subject))) = manifest.as_ref().map(subject_of) {
+                changes.push(Change::remove_referrer(key, &subject, digest));
+            }
+        }
+        Ok(self.shared.index.commit(changes).await?)
     }
 
     /// Whether all that a manifest names is here; from here on it stays for the grace period.
@@ -167,8 +182,11 @@ impl Hosted {
             }
             let digest = digest_of(named)?;
             self.lease(key, &digest).await;
-            if self.link(key, &digest).await?.is_none() && !missing.contains(&digest) {
-                missing.push(digest);
+            if self.link(key, &digest).await?.is_none() {
+                self.forget_lease(key, &digest);
+                if !missing.contains(&digest) {
+                    missing.push(digest);
+                }
             }
         }
         if missing.is_empty() || repository.settings.sparse {

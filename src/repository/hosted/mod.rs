@@ -8,6 +8,8 @@ mod collect;
 mod discover;
 mod error;
 mod manifests;
+mod report;
+mod retention;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,10 +25,13 @@ use crate::storage::{Blobs, Change, Error as StorageError, HOSTED, Index, Reposi
 use super::{Key, Repositories};
 
 pub use super::immutability::Mutability;
+use blobs::detached;
 pub use blobs::Finished;
-pub use collect::Collected;
+pub use collect::{Collected, Collecting, Walked};
 pub use error::Error;
 pub use manifests::{Pushed, Pushing};
+pub use report::{Expiring, Holdings, RepositoryReport, RetentionPreview};
+pub use retention::Expired;
 pub use settings::Settings;
 
 /// How many repositories are remembered.
@@ -59,9 +64,13 @@ struct Shared {
     blobs: Blobs,
     uploads: Uploads,
     known: moka::sync::Cache<RepositoryName, Option<Arc<HostedRepository>>>,
+    /// First components of names, and whether a repository has, or had, such a name.
+    namespaces: moka::sync::Cache<Arc<str>, bool>,
+    /// Repositories that are about to be made, changed or removed.
+    changing: Claims<RepositoryName>,
     /// What a client was told that it is here stays so long, whether anything refers to it or not.
     leases: moka::sync::Cache<(Key, Digest), ()>,
-    /// Links that a collection is about to take away.
+    /// Links that are about to be taken away, and manifests that are about to be put.
     condemned: Claims<(Key, Digest)>,
     /// Tags that are about to move.
     moving: Claims<(Key, Tag)>,
@@ -86,6 +95,8 @@ impl Hosted {
             blobs,
             uploads,
             known: moka::sync::Cache::new(KNOWN),
+            namespaces: moka::sync::Cache::new(KNOWN),
+            changing: Claims::default(),
             leases: moka::sync::Cache::builder().time_to_live(grace).build(),
             condemned: Claims::default(),
             moving: Claims::default(),
@@ -113,6 +124,19 @@ impl Hosted {
         Ok(shared.known.entry(name.clone()).or_insert(found).into_value())
     }
 
+    /// Whether a repository has, or had, a name with this first component: such names are never an upstream's.
+    pub async fn is_namespace(&self, first: &str) -> Result<bool, Error> {
+        let shared = &self.shared;
+        if let Some(known) = shared.namespaces.get(first) {
+            return Ok(known);
+        }
+        let wanted: Arc<str> = first.into();
+        let its = wanted.clone();
+        let found = shared.index.read(move |index| index.is_namespace(&its)).await?;
+        // As above: who makes a repository says so after the commit.
+        Ok(shared.namespaces.entry(wanted).or_insert(found).into_value())
+    }
+
     /// Makes a repository; the one that exists where there is one, and whether it is new.
     pub async fn create(
         &self,
@@ -123,26 +147,57 @@ impl Hosted {
         if let Some(known) = self.repository(name).await? {
             return Ok((known, false));
         }
-        let row = RepositoryRow {
-            created_at: Timestamp::now(),
-            created_by: by.to_owned(),
-            settings: settings.to_json(),
-        };
-        self.put_row(name, row).await.map(|made| (made, true))
+        let (its, name, by) = (self.clone(), name.clone(), by.to_owned());
+        detached(async move {
+            let _turn = its.shared.changing.claim(&name).await;
+            if let Some(known) = its.repository(&name).await? {
+                return Ok((known, false));
+            }
+            // What a removal left when it was cut short must not be the new one's.
+            its.clear(&key_of(&name)).await?;
+            let row = RepositoryRow {
+                created_at: Timestamp::now(),
+                created_by: by,
+                settings: settings.to_json(),
+            };
+            its.put_row(&name, row).await.map(|made| (made, true))
+        })
+        .await
     }
 
     /// Gives a repository other settings.
     ///
     /// # Errors
     /// `NameUnknown`, when it does not exist.
-    pub async fn change(&self, name: &RepositoryName, settings: Settings) -> Result<(), Error> {
-        let known = self.repository(name).await?.ok_or(Error::NameUnknown)?;
-        let row = RepositoryRow {
-            created_at: known.created_at,
-            created_by: known.created_by.to_string(),
-            settings: settings.to_json(),
-        };
-        self.put_row(name, row).await.map(drop)
+    pub async fn change(
+        &self,
+        name: &RepositoryName,
+        settings: Settings,
+    ) -> Result<Arc<HostedRepository>, Error> {
+        self.change_by(name, |_| settings).await
+    }
+
+    /// Gives a repository the settings that `change` makes of its present ones.
+    ///
+    /// # Errors
+    /// `NameUnknown`, when it does not exist.
+    pub async fn change_by(
+        &self,
+        name: &RepositoryName,
+        change: impl FnOnce(Settings) -> Settings + Send + 'static,
+    ) -> Result<Arc<HostedRepository>, Error> {
+        let (its, name) = (self.clone(), name.clone());
+        detached(async move {
+            let _turn = its.shared.changing.claim(&name).await;
+            let known = its.repository(&name).await?.ok_or(Error::NameUnknown)?;
+            let row = RepositoryRow {
+                created_at: known.created_at,
+                created_by: known.created_by.to_string(),
+                settings: change(known.settings.clone()).to_json(),
+            };
+            its.put_row(&name, row).await
+        })
+        .await
     }
 
     async fn put_row(
@@ -156,25 +211,31 @@ impl Hosted {
             .commit(vec![Change::put_repository(name, &row)])
             .await?;
         self.shared.known.insert(name.clone(), Some(made.clone()));
+        self.shared.namespaces.insert(name.namespace().into(), true);
         Ok(made)
     }
 
-    /// Removes a repository: with all that it holds if `force`, else only when it holds no manifest.
+    /// Removes a repository: with all that it holds if `force`, else only when it holds no manifest. Its name stays ours.
     ///
     /// # Errors
     /// `NameUnknown` and `NotEmpty`.
     pub async fn remove(&self, name: &RepositoryName, force: bool) -> Result<(), Error> {
-        let repository = self.repository(name).await?.ok_or(Error::NameUnknown)?;
-        if !force && self.holds_manifests(&repository).await? {
-            return Err(Error::NotEmpty);
-        }
-        // Nobody finds it from here on; what it holds goes behind.
-        self.shared
-            .index
-            .commit(vec![Change::remove_repository(name)])
-            .await?;
-        self.shared.known.insert(name.clone(), None);
-        self.clear(&repository).await
+        let (its, name) = (self.clone(), name.clone());
+        detached(async move {
+            let _turn = its.shared.changing.claim(&name).await;
+            let repository = its.repository(&name).await?.ok_or(Error::NameUnknown)?;
+            if !force && its.holds_manifests(&repository).await? {
+                return Err(Error::NotEmpty);
+            }
+            // Nobody finds it from here on; what it holds goes behind. What a kill leaves of that a collection takes.
+            its.shared
+                .index
+                .commit(vec![Change::remove_repository(&name)])
+                .await?;
+            its.shared.known.insert(name.clone(), None);
+            its.clear(&repository.key).await.map(drop)
+        })
+        .await
     }
 }
 

@@ -13,7 +13,6 @@ pub struct Settings {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Whether tags may move.
-    #[serde(serialize_with = "write_tags", deserialize_with = "read_tags")]
     pub tags: Mutability,
     /// Bytes of blobs and manifests that it may hold; what it shares with others counts for each.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,6 +20,12 @@ pub struct Settings {
     /// Whether a manifest may name what was not pushed, like single platforms of an index.
     #[serde(skip_serializing_if = "is_false")]
     pub sparse: bool,
+    /// Which images expire: the text of a lifecycle policy in ECR's language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<String>,
+    /// Who may do what: the text of a policy in IAM's language, which `auth` understands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
@@ -36,26 +41,30 @@ struct Tags {
     filters: Vec<String>,
 }
 
-fn write_tags<S: Serializer>(tags: &Mutability, serializer: S) -> Result<S::Ok, S::Error> {
-    let kept = Tags {
-        setting: tags.as_str().to_owned(),
-        filters: tags
-            .filters()
-            .iter()
-            .map(|glob| Glob::as_str(glob).to_owned())
-            .collect(),
-    };
-    kept.serialize(serializer)
+impl Serialize for Mutability {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kept = Tags {
+            setting: self.as_str().to_owned(),
+            filters: self
+                .filters()
+                .iter()
+                .map(|glob| Glob::as_str(glob).to_owned())
+                .collect(),
+        };
+        kept.serialize(serializer)
+    }
 }
 
-fn read_tags<'de, D: Deserializer<'de>>(input: D) -> Result<Mutability, D::Error> {
-    let kept = Tags::deserialize(input)?;
-    let filters: Vec<_> = kept
-        .filters
-        .iter()
-        .map(|filter| ("WILDCARD", filter.as_str()))
-        .collect();
-    Mutability::parse(&kept.setting, &filters).map_err(serde::de::Error::custom)
+impl<'de> Deserialize<'de> for Mutability {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let kept = Tags::deserialize(input)?;
+        let filters: Vec<_> = kept
+            .filters
+            .iter()
+            .map(|filter| ("WILDCARD", filter.as_str()))
+            .collect();
+        Self::parse(&kept.setting, &filters).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Settings {
@@ -93,6 +102,8 @@ mod tests {
                 tags,
                 quota: Some(7),
                 sparse: true,
+                lifecycle: Some("{}".to_owned()),
+                policy: Some("{\"a\": 1}".to_owned()),
             };
             assert_eq!(Settings::of_json(settings.to_json()), settings);
         }

@@ -9,18 +9,18 @@ use crate::storage::{Hasher, LinkRow, Proof, Storage};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-struct Scene {
+pub(super) struct Scene {
     _root: tempfile::TempDir,
     storage: Storage,
-    hosted: Hosted,
-    app: Arc<HostedRepository>,
+    pub(super) hosted: Hosted,
+    pub(super) app: Arc<HostedRepository>,
 }
 
 fn name(text: &str) -> RepositoryName {
     text.parse().unwrap()
 }
 
-fn sha(bytes: &[u8]) -> Digest {
+pub(super) fn sha(bytes: &[u8]) -> Digest {
     Hasher::digest(Algorithm::Sha256, bytes)
 }
 
@@ -47,7 +47,7 @@ impl Scene {
         }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(Settings::default()).await
     }
 
@@ -62,7 +62,7 @@ impl Scene {
         Ok(finished.digest)
     }
 
-    async fn put(&self, tag: &str, bytes: &str) -> Result<Pushed, Error> {
+    pub(super) async fn put(&self, tag: &str, bytes: &str) -> Result<Pushed, Error> {
         let pushing = Pushing {
             reference: Reference::Tag(tag.parse().unwrap()),
             tags: Vec::new(),
@@ -73,7 +73,7 @@ impl Scene {
     }
 
     /// An image of one blob.
-    async fn image(&self, tag: &str, layer: &'static [u8]) -> Digest {
+    pub(super) async fn image(&self, tag: &str, layer: &'static [u8]) -> Digest {
         let layer = self.upload(layer).await.unwrap();
         self.put(tag, &manifest(&[layer], None)).await.unwrap().digest
     }
@@ -97,7 +97,7 @@ impl Scene {
     }
 }
 
-fn manifest(layers: &[Digest], subject: Option<&Digest>) -> String {
+pub(super) fn manifest(layers: &[Digest], subject: Option<&Digest>) -> String {
     let descriptor = |digest: &Digest| serde_json::json!({ "mediaType": "a/layer", "digest": digest.to_string(), "size": 1 });
     let mut document = serde_json::json!({
         "schemaVersion": 2,
@@ -368,4 +368,123 @@ async fn repositories_come_and_go_and_their_names_can_be_used_again() {
     assert!(matches!(scene.get("v1").await, Err(Error::ManifestUnknown)));
     let unknown = scene.hosted.remove(&name("acme/none"), true).await;
     assert!(matches!(unknown, Err(Error::NameUnknown)));
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_several_repositories_would_let_go_of() {
+    let scene = Scene::new().await;
+    let loose = scene.upload(b"in three of them").await.unwrap();
+    scene.age(&loose, 16).await;
+    let mut all = vec![scene.app.clone()];
+    for other in ["acme/b", "acme/c"] {
+        let made = scene
+            .hosted
+            .create(&name(other), "ann", Settings::default())
+            .await;
+        let (other, _) = made.unwrap();
+        assert!(scene.hosted.mount(&other, &scene.app.key, &loose).await.unwrap());
+        let row = LinkRow {
+            size: 16,
+            proof: Proof::Mounted,
+            manifest: false,
+            at: Some(Timestamp(0)),
+        };
+        let change = Change::put_link(&other.key, &loose, &row);
+        scene.storage.index.commit(vec![change]).await.unwrap();
+        all.push(other);
+    }
+    scene.hosted.shared.leases.invalidate_all();
+    let mut told = Vec::new();
+    for dry in [true, false] {
+        let mut run = Collecting::new(dry);
+        for one in &all {
+            scene.hosted.collect_page(one, None, &mut run).await.unwrap();
+        }
+        told.push(run.collected);
+    }
+    let expected = Collected {
+        unlinked: 3,
+        removed: 1,
+        bytes: 4096,
+    };
+    assert_eq!(told, [expected, expected]);
+}
+
+#[tokio::test]
+async fn nothing_is_collected_in_the_first_grace_period_of_a_process() {
+    let scene = Scene::new().await;
+    let loose = scene.upload(b"not needed").await.unwrap();
+    scene.age(&loose, 10).await;
+    let young = Hosted::new(
+        scene.hosted.shared.repositories.clone(),
+        scene.storage.index.clone(),
+        scene.storage.blobs.clone(),
+        scene.storage.uploads.clone(),
+        HOUR,
+        Timestamp::now(),
+    );
+    assert!(!young.held_for(Timestamp::now()).is_zero());
+    assert_eq!(
+        young.collect(&scene.app, false).await.unwrap(),
+        Collected::default()
+    );
+    assert!(scene.hosted.held_for(Timestamp::now()).is_zero());
+    assert_eq!(scene.hosted.collect(&scene.app, false).await.unwrap().removed, 1);
+}
+
+#[tokio::test]
+async fn what_a_removal_left_behind_is_nobodys() {
+    let scene = Scene::new().await;
+    let digest = scene.image("v1", b"layer").await;
+    drop(
+        scene
+            .hosted
+            .begin_upload(&scene.app, "ann", Algorithm::Sha256, None)
+            .await
+            .unwrap(),
+    );
+    // As a kill right after the first step leaves it.
+    let change = Change::remove_repository(&scene.app.name);
+    scene.storage.index.commit(vec![change]).await.unwrap();
+    scene.hosted.shared.known.invalidate_all();
+    let mut dry = Collecting::new(true);
+    assert_eq!(scene.hosted.clear_abandoned(&mut dry).await.unwrap(), 1);
+    let mut run = Collecting::new(false);
+    assert_eq!(scene.hosted.clear_abandoned(&mut run).await.unwrap(), 1);
+    assert_eq!(dry.collected, run.collected);
+    assert_eq!((run.collected.unlinked, run.collected.removed), (1, 1));
+    assert!(scene.hosted.resting_uploads().is_empty());
+    assert_eq!(scene.hosted.clear_abandoned(&mut run).await.unwrap(), 0);
+    assert_eq!(scene.storage.blobs.space().usage().hosted, 0);
+    let gone = scene
+        .storage
+        .index
+        .read(move |index| index.manifest(&digest))
+        .await;
+    assert!(gone.unwrap().is_none());
+    // Its namespace stays ours.
+    assert!(scene.hosted.is_namespace("acme").await.unwrap());
+    assert!(!scene.hosted.is_namespace("other").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_push_beside_a_deletion_of_the_same_image_is_there_or_was_before_it() {
+    let scene = Arc::new(Scene::new().await);
+    let layer = scene.upload(b"layer").await.unwrap();
+    let text = manifest(&[layer], None);
+    let digest = sha(text.as_bytes());
+    for round in 0..40 {
+        scene.put("v1", &text).await.unwrap();
+        let its = scene.clone();
+        let deletion = tokio::spawn(async move { its.hosted.delete_manifest(&its.app, &digest).await });
+        if round % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        scene.put("v2", &text).await.unwrap();
+        deletion.await.unwrap().unwrap();
+        // Both tags, or none of them: never one whose image is gone.
+        for tag in scene.hosted.tags(&scene.app, "", 9).await.unwrap() {
+            assert_eq!(scene.get(&tag).await.unwrap(), digest, "round {round}: {tag}");
+        }
+    }
 }

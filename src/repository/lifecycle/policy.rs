@@ -118,6 +118,11 @@ impl Policy {
         Ok(Self { text, rules })
     }
 
+    /// Whether a rule sends images to the archive.
+    pub fn archives(&self) -> bool {
+        self.rules.iter().any(|rule| rule.act == Act::Archive)
+    }
+
     /// The text, as it was given.
     pub fn text(&self) -> &str {
         &self.text

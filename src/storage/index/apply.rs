@@ -22,7 +22,7 @@ use super::records::{
 };
 use super::rows::Rows;
 use super::tables::{
-    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
+    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NAMESPACES, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
     REPOSITORIES, TAGGED, TAGS, UNITS, USAGE, USES,
 };
 use super::upgrade::outline_of;
@@ -49,6 +49,7 @@ pub(super) struct Applier<'t> {
     uses: Rows<'t>,
     repositories: Rows<'t>,
     identities: Rows<'t>,
+    namespaces: Rows<'t>,
     usage: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
@@ -77,6 +78,7 @@ impl<'t> Applier<'t> {
             usage: open(USAGE)?,
             repositories: open(REPOSITORIES)?.kept(Kept::Repository),
             identities: open(IDENTITIES)?.kept(Kept::Identity),
+            namespaces: open(NAMESPACES)?.kept(Kept::Namespace),
             units: open(UNITS)?,
             order: open(ORDER)?,
             outlines: open(OUTLINES)?,
@@ -102,6 +104,7 @@ impl<'t> Applier<'t> {
             self.pins,
             self.repositories,
             self.identities,
+            self.namespaces,
         ] {
             entries.extend(rows.done());
         }
@@ -118,6 +121,7 @@ impl<'t> Applier<'t> {
             Kept::Pin => &mut self.pins,
             Kept::Repository => &mut self.repositories,
             Kept::Identity => &mut self.identities,
+            Kept::Namespace => &mut self.namespaces,
         };
         rows.restore(&entry.key, entry.value.as_deref())
     }
@@ -137,9 +141,8 @@ impl<'t> Applier<'t> {
             Action::PutBlob(digest, row) => self.put_blob(digest, row, false),
             Action::PutUploaded(digest, row) => self.put_blob(digest, row, true),
             Action::RemoveHosted(repository, digest) => self.remove_hosted(repository, digest),
-            Action::RemoveBlob(digest) => self.remove_blob(digest),
             Action::RemoveUnheld(digest) if self.holders.has_prefix(&digest.to_key())? => Ok(()),
-            Action::RemoveUnheld(digest) => self.remove_blob(digest),
+            Action::RemoveBlob(digest) | Action::RemoveUnheld(digest) => self.remove_blob(digest),
             Action::PutManifest(digest, row, outline, at) => self.put_manifest(digest, row, outline, *at),
             Action::RemoveManifest(digest) => self.remove_manifest(digest),
             Action::PutTag(repository, tag, row) => self.put_tag(&tag_key(repository, tag.as_str()), row),
@@ -161,6 +164,9 @@ impl<'t> Applier<'t> {
                 self.change_referrers(repository, subject, &referrer.to_string(), None)
             }
             Action::PutRepository(name, row) => {
+                if !self.namespaces.has(name.namespace().as_bytes())? {
+                    self.namespaces.put(name.namespace().as_bytes(), &[])?;
+                }
                 self.repositories.put(name.as_str().as_bytes(), &row.encode())
             }
             Action::RemoveRepository(name) => self.repositories.remove(name.as_str().as_bytes()).map(drop),

@@ -18,7 +18,7 @@ use super::records::{
     UnitKey, UnitRow, UseRow,
 };
 use super::tables::{
-    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
+    BLOBS, HOLDERS, IDENTITIES, LINKS, MANIFESTS, META, NAMESPACES, NEEDS, ORDER, OUTLINES, PINS, REFERRERS,
     REPOSITORIES, TAGGED, TAGS, Table, UNITS, USAGE, USES,
 };
 
@@ -87,6 +87,32 @@ impl Index {
                 let (name, row) = row.map_err(Error::index)?;
                 let name = String::from_utf8_lossy(name.value()).into_owned();
                 found.push((name, row.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
+    /// How many hosted repositories there are.
+    pub fn repository_count(&self) -> Result<u64, Error> {
+        self.query(|transaction| open(transaction, REPOSITORIES)?.len().map_err(Error::index))
+    }
+
+    /// Whether a hosted repository has, or had, a name with this first component.
+    pub fn is_namespace(&self, first: &str) -> Result<bool, Error> {
+        let row = self.query(|transaction| raw(transaction, NAMESPACES, first.as_bytes()))?;
+        Ok(row.is_some())
+    }
+
+    /// Keys of hosted repositories that hold content, after `after` in byte order, `most` at the most: also of such as no
+    /// longer exist.
+    pub fn holding_after(&self, after: &str, most: usize) -> Result<Vec<String>, Error> {
+        self.query(|transaction| {
+            let table = open(transaction, USAGE)?;
+            let bounds = (Bound::Excluded(after.as_bytes()), Bound::Unbounded);
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(bounds).map_err(Error::index)?.take(most) {
+                let (key, _) = row.map_err(Error::index)?;
+                found.extend(std::str::from_utf8(key.value()).ok().map(str::to_owned));
             }
             Ok(found)
         })

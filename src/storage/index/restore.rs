@@ -14,7 +14,9 @@ use super::apply::Applier;
 use super::backend;
 use super::records::{BlobRow, ManifestRow, Record as _, TagRow};
 use super::seat::Seat;
-use super::tables::{self, BLOBS, IDENTITIES, LINKS, MANIFESTS, PINS, REFERRERS, REPOSITORIES, TAGS, Table};
+use super::tables::{
+    self, BLOBS, IDENTITIES, LINKS, MANIFESTS, NAMESPACES, PINS, REFERRERS, REPOSITORIES, TAGS, Table,
+};
 use super::upgrade;
 
 /// Rows that are in memory at a time. A manifest is 4 MiB at the worst.
@@ -32,6 +34,7 @@ fn table_of(kept: Kept) -> Table {
         Kept::Pin => PINS,
         Kept::Repository => REPOSITORIES,
         Kept::Identity => IDENTITIES,
+        Kept::Namespace => NAMESPACES,
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) const USES: Table = TableDefinition::new("uses.v1");
 pub(super) const REPOSITORIES: Table = TableDefinition::new("repositories.v1");
 /// name of somebody who can log in -> what is kept of it, as `identities` encodes it.
 pub(super) const IDENTITIES: Table = TableDefinition::new("identities.v1");
+/// first component of a name -> nothing: a hosted repository has one, or had.
+pub(super) const NAMESPACES: Table = TableDefinition::new("namespaces.v1");
 
 // What follows is derived from the tables above, by `apply` and in the same transaction.
 
@@ -45,7 +47,7 @@ pub(super) const USAGE: Table = TableDefinition::new("usage.v1");
 /// name -> value: totals, format, and what maintenance remembers.
 pub(super) const META: Table = TableDefinition::new("meta.v1");
 
-const ALL: [Table; 17] = [
+const ALL: [Table; 18] = [
     BLOBS,
     MANIFESTS,
     TAGS,
@@ -55,6 +57,7 @@ const ALL: [Table; 17] = [
     USES,
     REPOSITORIES,
     IDENTITIES,
+    NAMESPACES,
     USAGE,
     UNITS,
     ORDER,
