@@ -166,6 +166,7 @@ fn the_examples_of_full_are_valid() {
                 "key_file =",
                 "client_ca_file =",
                 "client_auth =",
+                "lifecycle_file =",
             ];
             !absent.iter().any(|key| line.starts_with(key))
         })
