@@ -112,8 +112,8 @@ impl RepositoryTemplate {
         if pattern.is_none() && !reader.failed("pattern") {
             reader.fault(origin, "pattern", "is required, like \"acme/*\"");
         }
-        let description = reader.take("description", |entry| entry.filled());
-        let mutable = reader.take("tags", |entry| match entry.filled()?.as_str() {
+        let description = reader.take("description", |entry| entry.filled().map(str::to_owned));
+        let mutable = reader.take("tags", |entry| match entry.filled()? {
             "mutable" => Ok(true),
             "immutable" => Ok(false),
             _ => Err("must be \"mutable\" or \"immutable\"".to_owned()),
