@@ -133,6 +133,9 @@ struct SettingsArguments {
     /// What it may hold: 50GiB; or none, for no limit
     #[arg(long, value_name = "SIZE|none", value_parser = quota)]
     quota: Option<Quota>,
+    /// Take manifests that name what was not pushed, like an index of which only some platforms are here
+    #[arg(long, value_name = "true|false")]
+    sparse: Option<bool>,
     /// A lifecycle policy; - for standard input
     #[arg(long, value_name = "FILE")]
     lifecycle: Option<String>,
@@ -268,6 +271,9 @@ impl SettingsArguments {
         if let Some(Quota(quota)) = self.quota {
             body.insert("quota".to_owned(), json!(quota));
         }
+        if let Some(sparse) = self.sparse {
+            body.insert("sparse".to_owned(), json!(sparse));
+        }
         if let Some(file) = &self.lifecycle {
             body.insert("lifecycle".to_owned(), read(file)?.into());
         }
@@ -381,6 +387,9 @@ fn shown(told: &RepositoryReport) -> String {
         row("description", told.settings.description.clone());
     }
     row("tags", tags(told));
+    if told.settings.sparse {
+        row("takes", "manifests of which only some is here".to_owned());
+    }
     let quota = told.settings.quota;
     let quota = quota.map_or_else(String::new, |quota| format!(" of {}", bytes(quota)));
     row("size", format!("{}{quota}", bytes(told.bytes)));

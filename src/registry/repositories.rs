@@ -20,6 +20,8 @@ pub struct SettingsChange {
     pub tags: Option<Mutability>,
     /// Bytes that it may hold.
     pub quota: Wish<u64>,
+    /// Whether a manifest may name what was not pushed.
+    pub sparse: Option<bool>,
     /// The text of its lifecycle policy.
     pub lifecycle: Wish<String>,
     /// The text of its policy, which the caller has understood.
@@ -89,6 +91,7 @@ impl SettingsChange {
             description: self.description.unwrap_or(to.description),
             tags: self.tags.unwrap_or(to.tags),
             quota: self.quota.apply(to.quota),
+            sparse: self.sparse.unwrap_or(to.sparse),
             lifecycle: self.lifecycle.apply(to.lifecycle),
             policy: self.policy.apply(to.policy),
         }
@@ -130,7 +133,7 @@ impl Registry {
         change: SettingsChange,
     ) -> Result<RepositoryReport, Unwilling> {
         change.check()?;
-        if self.names.leads_elsewhere(name) {
+        if self.names.leads_elsewhere(name) && !self.names.overlays(name) {
             return Err(Unwilling::Elsewhere(name.clone(), name.namespace().to_owned()));
         }
         let settings = change.apply(Settings::default());

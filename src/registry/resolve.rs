@@ -94,6 +94,15 @@ impl Names {
         self.knows(first) || first.contains('.')
     }
 
+    /// Whether a hosted repository of this name lies over one of an upstream, by its prefix.
+    pub(super) fn overlays(&self, name: &RepositoryName) -> bool {
+        let first = name.namespace();
+        self.get(first).is_some_and(|upstream| {
+            let config = upstream.config();
+            config.overlay && config.prefix == first
+        })
+    }
+
     /// Which repository a client means; "name unknown" when it means none of ours.
     pub(super) fn resolve(&self, asked: &Asked<'_>) -> Result<Repository, Error> {
         let (upstream, name) = match asked.door {

@@ -37,6 +37,7 @@ mod governor;
 mod hosting;
 mod jobs;
 mod layers;
+mod lists;
 mod login;
 mod maintenance;
 mod malformed;

@@ -41,6 +41,8 @@ struct Wanted {
     #[serde(default)]
     quota: Wish<u64>,
     #[serde(default)]
+    sparse: Option<bool>,
+    #[serde(default)]
     lifecycle: Wish<String>,
     #[serde(default)]
     policy: Wish<String>,
@@ -141,6 +143,7 @@ async fn wanted(asking: &mut Asking<'_>) -> Result<(RepositoryName, SettingsChan
         description: wanted.description,
         tags: wanted.tags,
         quota: wanted.quota,
+        sparse: wanted.sparse,
         lifecycle: wanted.lifecycle,
         policy: wanted.policy,
     };

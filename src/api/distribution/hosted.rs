@@ -206,8 +206,10 @@ pub(in crate::api) async fn catalog(asking: &mut Asking<'_>) -> Result<Reply, Fa
     }
     let (after, count) = asked_page(asking);
     let circumstances = asking.circumstances();
-    let may_see =
-        |repository: &HostedRepository| asking.may_see(repository.name.as_str(), None, &circumstances);
+    let may_see = |repository: &HostedRepository| {
+        let policy = repository.settings.policy.as_deref();
+        asking.may_see(repository.name.as_str(), policy, &circumstances)
+    };
     let hosted = asking.shared.registry.hosted();
     let found = hosted.catalog(&after, count + 1, may_see).await;
     let mut names = found.map_err(Failure::Hosted)?;
