@@ -95,7 +95,7 @@ impl Asking<'_> {
             (Route::Token, _) => None,
             (Route::Admin(_), _) => Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
             (_, Unproved::Token(_)) => {
-                let scope = route.target().map(|target| self.scope(target, None, "pull"));
+                let scope = route.target().map(|target| scope(target, None, "pull"));
                 self.challenge(scope.as_deref(), Some("invalid_token"))
             }
             _ => self.challenge(None, None),
@@ -164,7 +164,7 @@ impl Asking<'_> {
                 Decision::Deny(why) => Some((action, why)),
             });
         }
-        let scope = || self.scope(target, Some(located), permission::wanted(need.word));
+        let wanted = || scope(target, Some(located), permission::wanted(need.word));
         if let Some((action, why)) = refused {
             tracing::debug!(
                 who = self.caller.identity.name(),
@@ -175,7 +175,7 @@ impl Asking<'_> {
             );
             // Who has another place to ask gets no challenge: it would be answered with a login for that place.
             if self.caller.is_anonymous() && !target.falls_through() {
-                return Err(self.login_needed(Some(&scope())));
+                return Err(self.login_needed(Some(&wanted())));
             }
             return Err(Failure::Denied(rights.message(&wish(action), &why)));
         }
@@ -183,7 +183,7 @@ impl Asking<'_> {
         if !self.caller.was_granted("repository", &names, need.word) {
             return Err(Failure::Unauthorized(Unauthorized {
                 message: format!("the token was not made for this: it lacks `{}`", need.word),
-                challenge: self.challenge(Some(&scope()), Some("insufficient_scope")),
+                challenge: self.challenge(Some(&wanted()), Some("insufficient_scope")),
             }));
         }
         Ok(())
@@ -289,9 +289,10 @@ impl Asking<'_> {
     }
 
     fn login_needed(&self, scope: Option<&str>) -> Failure {
-        let message = match self.shared.auth.authenticator.has_logins() {
-            true => "authentication required",
-            false => "authentication required, and nobody can log in yet: `wharfinger user add NAME`",
+        let message = if self.shared.auth.authenticator.has_logins() {
+            "authentication required"
+        } else {
+            "authentication required, and nobody can log in yet: `wharfinger user add NAME`"
         };
         Failure::Unauthorized(Unauthorized {
             message: message.to_owned(),
@@ -299,30 +300,18 @@ impl Asking<'_> {
         })
     }
 
-    /// What a token has to be asked for. By the name that the client used, where that says it all, since some clients
-    /// compare it with their own.
-    fn scope(&self, target: &Target<'_>, located: Option<&Located>, words: &str) -> String {
-        let whole = target.ns.is_none() && target.host.is_none() && target.door == Door::Main;
-        let name = match located {
-            Some(located) if !whole => located.name(),
-            _ => target.name.as_str(),
-        };
-        format!("repository:{name}:{words}")
-    }
-
     /// `WWW-Authenticate`, with the way to `/token` as the client reaches us (distribution, "Token Authentication
     /// Specification"). `None` where nobody knows how that is.
     fn challenge(&self, scope: Option<&str>, error: Option<&str>) -> Option<HeaderValue> {
-        let base = match &self.shared.options.public_url {
-            Some(url) => url.clone(),
-            None => {
-                let scheme = if self.exchange.origin.https {
-                    "https"
-                } else {
-                    "http"
-                };
-                format!("{scheme}://{}", self.host()?)
-            }
+        let base = if let Some(url) = &self.shared.options.public_url {
+            url.clone()
+        } else {
+            let scheme = if self.exchange.origin.https {
+                "https"
+            } else {
+                "http"
+            };
+            format!("{scheme}://{}", self.host()?)
         };
         let service = &self.shared.options.service;
         let mut text = format!("Bearer realm=\"{base}/token\",service=\"{service}\"");
@@ -347,6 +336,17 @@ impl Asking<'_> {
         // Without what may stand before an @.
         Some(format!("{}{port}", host.host()))
     }
+}
+
+/// What a token has to be asked for. By the name that the client used, where that says it all, since some clients
+/// compare it with their own.
+fn scope(target: &Target<'_>, located: Option<&Located>, words: &str) -> String {
+    let whole = target.ns.is_none() && target.host.is_none() && target.door == Door::Main;
+    let name = match located {
+        Some(located) if !whole => located.name(),
+        _ => target.name.as_str(),
+    };
+    format!("repository:{name}:{words}")
 }
 
 /// Browsers and `curl -u` understand it.

@@ -116,12 +116,11 @@ impl Failure {
             Failure::Denied(reason) => reason.clone(),
             Failure::Throttled(_) => "too many wrong passwords: wait before the next one".to_owned(),
             Failure::TooFast(_) => "too many requests: wait before the next one".to_owned(),
-            Failure::NoToken => "internal error".to_owned(),
             Failure::TokenRequest(word, reason) => format!("{word}: {reason}"),
             Failure::Refused(refusal) => refusal.to_string(),
             Failure::Request(error) => error.to_string(),
             Failure::Range(size) => format!("nothing of the range lies within {size} bytes"),
-            Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
+            Failure::NoToken | Failure::Hosted(HostedError::Storage(_)) => "internal error".to_owned(),
             Failure::Hosted(error) => error.to_string(),
             Failure::PullThrough => {
                 "this repository is an upstream's: only GET and HEAD are supported. For one of your own, `wharfinger repository \
@@ -234,7 +233,9 @@ fn told(failure: &Failure) -> Told {
         Failure::Read(ReadError::Broken(_)) => {
             Told::retry(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, RETRY_TROUBLE)
         }
-        Failure::Read(ReadError::Io(_)) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        Failure::Read(ReadError::Io(_)) | Failure::NoToken => {
+            Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown)
+        }
         Failure::Range(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid),
         Failure::Hosted(error) => hosted_told(error),
         Failure::PullThrough => Told::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
@@ -253,18 +254,16 @@ fn told(failure: &Failure) -> Told {
         // What the spec allows for more tags than are taken.
         Failure::TooManyTags(_) => Told::new(StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
         Failure::Unauthorized(_) => Told::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-        Failure::Denied(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
         Failure::Throttled(after) | Failure::TooFast(after) => Told::retry(
             StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::TooManyRequests,
             seconds(*after),
         ),
-        Failure::NoToken => Told::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Failure::TokenRequest(..) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         Failure::Refused(Refusal::ContentType) => {
             Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported)
         }
-        Failure::Refused(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
+        Failure::Denied(_) | Failure::Refused(_) => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
         Failure::Request(error) => Told::new(error.status(), ErrorCode::Unsupported),
     }
 }

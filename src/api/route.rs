@@ -158,9 +158,10 @@ impl<'a> Route<'a> {
 
     /// What it is about to do with its repository.
     pub(super) fn intent(&self) -> Intent {
-        match self.writes() {
-            true => Intent::Write,
-            false => Intent::Read,
+        if self.writes() {
+            Intent::Write
+        } else {
+            Intent::Read
         }
     }
 

@@ -198,11 +198,8 @@ impl Upkeep {
                 }
             });
             let _ = looked.await;
-            until_turn = match turn {
-                true => BETWEEN_TURNS,
-                false => until_turn,
-            }
-            .saturating_sub(pause);
+            let until = if turn { BETWEEN_TURNS } else { until_turn };
+            until_turn = until.saturating_sub(pause);
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}

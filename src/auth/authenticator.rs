@@ -333,22 +333,19 @@ impl Authenticator {
             Kind::Certificate => Caller::of(grant.identity),
             Kind::User | Kind::Robot => {
                 let name = grant.identity.name();
-                match self.store.find(name) {
-                    Some(login) => {
-                        let same = login.identity == grant.identity && login.generation == grant.generation;
-                        if !same || !login.is_good(now) {
-                            return Err(void);
-                        }
-                        let login = self.of_login(&login, None).map_err(|_| void)?;
-                        self.bounded(login, grant.scopes).ok_or(void)?
+                if let Some(login) = self.store.find(name) {
+                    let same = login.identity == grant.identity && login.generation == grant.generation;
+                    if !same || !login.is_good(now) {
+                        return Err(void);
                     }
-                    None => {
-                        let caller = self.of_file(name).ok_or(void)?;
-                        if caller.generation != grant.generation || caller.identity != grant.identity {
-                            return Err(void);
-                        }
-                        caller
+                    let login = self.of_login(&login, None).map_err(|_| void)?;
+                    self.bounded(login, grant.scopes).ok_or(void)?
+                } else {
+                    let caller = self.of_file(name).ok_or(void)?;
+                    if caller.generation != grant.generation || caller.identity != grant.identity {
+                        return Err(void);
                     }
+                    caller
                 }
             }
             Kind::Workload => {

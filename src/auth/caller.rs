@@ -75,9 +75,9 @@ impl Caller {
 
     /// One word for whom an upload belongs to, or a limit is counted for: kind and name; empty for nobody.
     pub fn key(&self) -> String {
-        match self.identity.is_anonymous() {
-            true => String::new(),
-            false => format!("{}:{}", self.identity.kind().as_str(), self.identity.name()),
+        if self.is_anonymous() {
+            return String::new();
         }
+        format!("{}:{}", self.identity.kind().as_str(), self.identity.name())
     }
 }

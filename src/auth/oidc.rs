@@ -20,7 +20,7 @@ use crate::collapse::Collapse;
 use crate::config::Glob;
 
 /// How far the issuer's clock may be from ours.
-const LEEWAY: Duration = Duration::from_secs(60);
+const LEEWAY: Duration = Duration::from_mins(1);
 /// Keys are asked for again after this.
 const KEYS_LAST: Duration = Duration::from_hours(1);
 /// And when a token names one that is not known, not sooner than this after the last time.
@@ -213,24 +213,7 @@ impl Issuer {
 async fn keys_of(fetch: &dyn Fetch, issuer: &str, jwks_url: Option<String>) -> Result<Vec<Jwk>, String> {
     let url = match jwks_url {
         Some(url) => url,
-        None => {
-            let base = issuer.trim_end_matches('/');
-            let metadata = fetch
-                .get(&format!("{base}/.well-known/openid-configuration"))
-                .await?;
-            let metadata: Value = serde_json::from_slice(&metadata).map_err(|error| error.to_string())?;
-            if metadata["issuer"].as_str() != Some(issuer) {
-                return Err(format!("its metadata is that of {}", metadata["issuer"]));
-            }
-            let url = metadata["jwks_uri"]
-                .as_str()
-                .ok_or("its metadata names no jwks_uri")?;
-            // It must not lead from a protected way to one that is none.
-            if issuer.starts_with("https:") && !url.starts_with("https:") {
-                return Err(format!("its keys are at {url}, which is not HTTPS"));
-            }
-            url.to_owned()
-        }
+        None => jwks_uri(fetch, issuer).await?,
     };
     let set = fetch.get(&url).await?;
     let mut set: Value = serde_json::from_slice(&set).map_err(|error| error.to_string())?;
@@ -246,10 +229,30 @@ async fn keys_of(fetch: &dyn Fetch, issuer: &str, jwks_url: Option<String>) -> R
             signs.is_none_or(|signs| *signs == PublicKeyUse::Signature) && !algorithms(key).is_empty()
         })
         .collect();
-    match keys.is_empty() {
-        true => Err("none of its keys can be used".to_owned()),
-        false => Ok(keys),
+    if keys.is_empty() {
+        return Err("none of its keys can be used".to_owned());
     }
+    Ok(keys)
+}
+
+/// Where the issuer's metadata says that its keys are.
+async fn jwks_uri(fetch: &dyn Fetch, issuer: &str) -> Result<String, String> {
+    let base = issuer.trim_end_matches('/');
+    let metadata = fetch
+        .get(&format!("{base}/.well-known/openid-configuration"))
+        .await?;
+    let metadata: Value = serde_json::from_slice(&metadata).map_err(|error| error.to_string())?;
+    if metadata["issuer"].as_str() != Some(issuer) {
+        return Err(format!("its metadata is that of {}", metadata["issuer"]));
+    }
+    let url = metadata["jwks_uri"]
+        .as_str()
+        .ok_or("its metadata names no jwks_uri")?;
+    // It must not lead from a protected way to one that is none.
+    if issuer.starts_with("https:") && !url.starts_with("https:") {
+        return Err(format!("its keys are at {url}, which is not HTTPS"));
+    }
+    Ok(url.to_owned())
 }
 
 /// How a key may have signed.
@@ -272,18 +275,19 @@ fn algorithms(key: &Jwk) -> Vec<Algorithm> {
 
 fn check_time(claims: &BTreeMap<String, Value>, now: Timestamp) -> Result<(), &'static str> {
     let (now, leeway) = (now.0 / 1000, LEEWAY.as_secs());
-    let seconds = |name: &str| {
-        let value = claims.get(name)?;
-        value
-            .as_u64()
-            .or_else(|| value.as_f64().map(|seconds| seconds as u64))
-    };
+    let seconds = |name: &str| claims.get(name).and_then(seconds_of);
     match (seconds("exp"), seconds("nbf")) {
         (None, _) => Err("it has no end"),
         (Some(end), _) if now >= end.saturating_add(leeway) => Err("it has expired"),
         (_, Some(start)) if start > now.saturating_add(leeway) => Err("it does not count yet"),
         _ => Ok(()),
     }
+}
+
+/// A number of seconds (RFC 7519, section 2: NumericDate), which may have a fraction.
+fn seconds_of(value: &Value) -> Option<u64> {
+    let whole = value.to_string();
+    whole.split('.').next()?.parse().ok()
 }
 
 impl Rule {

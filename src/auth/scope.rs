@@ -71,9 +71,10 @@ pub(super) fn document(scopes: &[Scope], account: &Account) -> Result<Document, 
                 scope.pattern
             )
         };
-        let resources: Value = match all {
-            true => json!("*"),
-            false => json!([arn("ecr", "*"), arn("ecr-public", "")]),
+        let resources: Value = if all {
+            json!("*")
+        } else {
+            json!([arn("ecr", "*"), arn("ecr-public", "")])
         };
         json!({"Effect": "Allow", "Action": actions(&scope.words), "Resource": resources})
     };

@@ -101,6 +101,7 @@ pub(super) struct AddArguments {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct SetArguments {
     /// The user or robot
     name: String,
@@ -237,10 +238,7 @@ struct Call {
 
 impl Call {
     async fn add(&self, kind: Kind, arguments: &AddArguments) -> Result<Told, CallError> {
-        let password = match arguments.password_stdin {
-            true => Some(read_password()?),
-            false => None,
-        };
+        let password = arguments.password_stdin.then(read_password).transpose()?;
         let new = New {
             kind,
             description: arguments.description.clone(),
@@ -327,10 +325,7 @@ impl Call {
             .await?
             .into_iter()
             .any(|one| one.name == name && one.kind == kind);
-        match found {
-            true => Ok(()),
-            false => Err(missing(kind, name)),
-        }
+        if found { Ok(()) } else { Err(missing(kind, name)) }
     }
 
     async fn list(&self, kind: Kind) -> Result<Told, CallError> {
@@ -340,7 +335,7 @@ impl Call {
             .into_iter()
             .filter(|one| one.kind == kind)
             .collect();
-        self.told(&all, || {
+        Ok(self.told(&all, || {
             let mut rows = vec![words([
                 "NAME",
                 "STATE",
@@ -366,7 +361,7 @@ impl Call {
                     "no robots: `wharfinger robot add NAME --scope pull:team/*` makes one".to_owned()
                 }
             }
-        })
+        }))
     }
 
     async fn named(&self, name: &str) -> Result<IdentityReport, CallError> {
@@ -376,7 +371,7 @@ impl Call {
 
     async fn secrets(&self, name: &str) -> Result<Told, CallError> {
         let secrets = self.named(name).await?.secrets;
-        self.told(&secrets, || {
+        Ok(self.told(&secrets, || {
             let mut rows = vec![words([
                 "ID",
                 "MADE",
@@ -396,28 +391,29 @@ impl Call {
                 ]);
             }
             table(&rows, "", &[])
-        })
+        }))
     }
 
     async fn access_keys(&self, name: &str) -> Result<Told, CallError> {
         let keys = self.named(name).await?.access_keys;
-        self.told(&keys, || {
+        Ok(self.told(&keys, || {
             let mut rows = vec![words(["ID", "MADE"])];
             rows.extend(
                 keys.iter()
                     .map(|key| vec![key.id.clone(), key.created_at.rfc3339()]),
             );
             table(&rows, "", &[])
-        })
+        }))
     }
 
-    fn told<T: serde::Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<Told, CallError> {
-        let text = match self.json {
+    fn told<T: serde::Serialize>(&self, value: &T, words: impl FnOnce() -> String) -> Told {
+        let text = if self.json {
             // Plain data always serializes.
-            true => serde_json::to_string(value).unwrap_or_default(),
-            false => text(),
+            serde_json::to_string(value).unwrap_or_default()
+        } else {
+            words()
         };
-        Ok(Told { text, well: true })
+        Told { text, well: true }
     }
 }
 

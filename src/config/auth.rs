@@ -128,18 +128,16 @@ fn word(text: &str) -> Result<Box<str>, String> {
 
 fn name(text: &str, all: bool) -> Result<String, String> {
     if text == "*" {
-        return match all {
-            true => Ok(text.to_owned()),
-            false => Err("names are written out here: `*` would be everyone".to_owned()),
-        };
+        let everyone = all.then(|| text.to_owned());
+        return everyone.ok_or_else(|| "names are written out here: `*` would be everyone".to_owned());
     }
     let fits = !text.is_empty() && !text.contains(['*', '?', '$']) && !text.chars().any(char::is_control);
-    match fits {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "`{text}` is no name: write it out, or \"*\" alone for everyone with a login"
-        )),
+    if fits {
+        return Ok(text.to_owned());
     }
+    Err(format!(
+        "`{text}` is no name: write it out, or \"*\" alone for everyone with a login"
+    ))
 }
 
 fn account(text: &str) -> Result<Box<str>, String> {

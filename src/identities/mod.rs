@@ -78,10 +78,11 @@ impl Identities {
     pub fn open(index: Arc<Index>, account: Account, master: MasterKey) -> Result<Self, Error> {
         let mut known = Known::default();
         for (name, bytes) in index.identities()? {
-            match Row::decode(&bytes) {
-                Some(row) => known.put(&name, row, &account),
-                None => tracing::error!(name, "an identity cannot be read: it cannot log in"),
-            }
+            let Some(row) = Row::decode(&bytes) else {
+                tracing::error!(name, "an identity cannot be read: it cannot log in");
+                continue;
+            };
+            known.put(&name, row, &account);
         }
         let shared = Shared {
             index,

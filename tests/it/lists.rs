@@ -8,7 +8,12 @@ use crate::support::prelude::*;
 async fn what_is_not_allowed_is_refused_with_its_reason_and_never_asked_for() {
     let upstream = Upstream::start().await;
     let image = Image::simple(1, 10_000);
-    for (repository, tag) in [("library/app", "1.0"), ("library/app", "latest"), ("evil/app", "1.0"), ("acme/app", "1.0")] {
+    for (repository, tag) in [
+        ("library/app", "1.0"),
+        ("library/app", "latest"),
+        ("evil/app", "1.0"),
+        ("acme/app", "1.0"),
+    ] {
         upstream.put(repository, tag, &image);
     }
     let daemon = Daemon::over(&upstream)
@@ -36,10 +41,23 @@ async fn what_is_not_allowed_is_refused_with_its_reason_and_never_asked_for() {
         assert_eq!(head(url).await.status, 403);
     }
     assert_eq!(upstream.requests().len(), 0);
-    assert_eq!(get(daemon.manifest_url("docker-hub/library/app", "1.0")).await.status, 200);
+    assert_eq!(
+        get(daemon.manifest_url("docker-hub/library/app", "1.0"))
+            .await
+            .status,
+        200
+    );
     // What is known by its digest is known by another tag.
-    assert_eq!(get(daemon.manifest_url("library/app", &image.root().digest)).await.status, 200);
-    assert_eq!(get(daemon.blob_url("docker-hub/library/app", layer)).await.status, 200);
+    assert_eq!(
+        get(daemon.manifest_url("library/app", &image.root().digest))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        get(daemon.blob_url("docker-hub/library/app", layer)).await.status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -56,10 +74,17 @@ async fn what_is_pushed_over_an_upstream_comes_before_it_but_at_the_mirror_door(
     )
     .await;
     let name = "docker-hub/library/app";
-    assert_eq!(get(hosting.daemon.manifest_url(name, "1.0")).await.ok(), theirs.root().bytes);
+    assert_eq!(
+        get(hosting.daemon.manifest_url(name, "1.0")).await.ok(),
+        theirs.root().bytes
+    );
     hosting.push(name, "1.0", &ours).await;
     for name in [name, "docker.io/library/app", "library/app", "app"] {
-        assert_eq!(get(hosting.daemon.manifest_url(name, "1.0")).await.ok(), ours.root().bytes, "{name}");
+        assert_eq!(
+            get(hosting.daemon.manifest_url(name, "1.0")).await.ok(),
+            ours.root().bytes,
+            "{name}"
+        );
     }
     let url = hosting.daemon.manifest_url("docker-hub/library/other", "1.0");
     assert_eq!(get(&url).await.ok(), theirs.root().bytes);

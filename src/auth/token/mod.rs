@@ -161,13 +161,12 @@ impl Tokens {
             return Err(TokenError::Invalid);
         }
         let name: [u8; 32] = Sha256::digest(token).into();
-        let known = match self.verified.get(&name) {
-            Some(known) => known,
-            None => {
-                let known = Arc::new(self.read(token, now)?);
-                self.verified.insert(name, known.clone());
-                known
-            }
+        let known = if let Some(known) = self.verified.get(&name) {
+            known
+        } else {
+            let known = Arc::new(self.read(token, now)?);
+            self.verified.insert(name, known.clone());
+            known
         };
         let (grant, expires) = &*known;
         if now.0 / 1000 >= expires.saturating_add(LEEWAY.as_secs()) {

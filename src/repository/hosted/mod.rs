@@ -25,8 +25,8 @@ use crate::storage::{Blobs, Change, Error as StorageError, HOSTED, Index, Reposi
 use super::{Key, Repositories};
 
 pub use super::immutability::Mutability;
-use blobs::detached;
 pub use blobs::Finished;
+use blobs::detached;
 pub use collect::{Collected, Collecting, Walked};
 pub use error::Error;
 pub use manifests::{Pushed, Pushing};
