@@ -65,10 +65,11 @@ proptest! {
         let end = if crlf { "\r\n" } else { "\n" };
         let fits = |name: &&String| !name.contains(':') && name.trim() == name.as_str();
         let good: Vec<_> = entries.iter().filter(|(name, _)| fits(name)).collect();
-        let text: String = good
+        let lines: Vec<_> = good
             .iter()
             .map(|(name, which)| format!("{name}:{}{comment}{end}", GOOD[**which]))
             .collect();
+        let text = lines.concat();
         let users = Users::parse(text.as_bytes());
         prop_assert_eq!(users.faults(), []);
         prop_assert_eq!(users.len(), good.len());
