@@ -222,6 +222,9 @@ impl Authenticator {
             Some(login) => (login.password.clone(), false),
             None => (self.htpasswd.as_ref().and_then(|file| file.find(name)), true),
         };
+        if let Some(file) = &self.htpasswd {
+            self.passwords.imitate(&file.users());
+        }
         let verdict = self
             .passwords
             .check(name, password, stored.as_ref(), arrival.from, Instant::now());

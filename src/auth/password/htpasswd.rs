@@ -42,14 +42,13 @@ impl Htpasswd {
     /// How often to call [`Htpasswd::refresh`].
     pub const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
-    /// Reads the file, and warns of its faults. Blocks.
+    /// Reads the file. Its [`Htpasswd::faults`] are the caller's to tell; later ones are told here. Blocks.
     ///
     /// # Errors
     /// When it cannot be read, or is larger than 16 MiB.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         let (users, stamp) = read(&path)?;
-        warn(&path, &users);
         let seen = Seen {
             stamp,
             trouble: None,

@@ -8,6 +8,8 @@ use crate::auth::identity::{Account, Identity, Kind};
 
 use super::stored::{Stored, Unusable};
 
+/// Hashes that unknown names are compared with, at most.
+const MOST_SAMPLES: usize = 1000;
 /// Faults of one file that are told; the rest is the same mistake once more.
 const MOST_FAULTS: usize = 100;
 
@@ -65,6 +67,7 @@ impl fmt::Display for Fault {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     known: HashMap<Box<str>, Arc<Stored>>,
+    samples: Vec<Arc<Stored>>,
     faults: Vec<Fault>,
 }
 
@@ -78,6 +81,7 @@ impl Users {
         for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             users.take(at + 1, line, &mut lines);
         }
+        users.samples = samples(users.known.values());
         users
     }
 
@@ -143,19 +147,29 @@ impl Users {
         self.known.iter().map(|(name, stored)| (&**name, stored))
     }
 
+    /// Slow hashes of some of them, as many of each kind as there are: what a wrong password costs.
+    pub(super) fn samples(&self) -> &[Arc<Stored>] {
+        &self.samples
+    }
+
     /// Lines that are not as they should be, from the first on.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 }
 
+fn samples<'a>(known: impl Iterator<Item = &'a Arc<Stored>>) -> Vec<Arc<Stored>> {
+    let mut slow: Vec<_> = known.filter(|stored| stored.is_slow()).collect();
+    // In an order of their own, so that a name meets the same one again as long as the file stays the same.
+    slow.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    let step = slow.len().div_ceil(MOST_SAMPLES).max(1);
+    slow.into_iter().step_by(step).cloned().collect()
+}
+
 /// What stands before a comment. Ours alone has a colon in it.
 fn hash(rest: &str) -> &str {
     let rest = rest.trim();
-    let (scheme, after) = rest.split_once(':').unwrap_or((rest, ""));
-    if scheme != "sha256" {
-        return scheme.trim_end();
-    }
-    let digits = after.split(':').next().unwrap_or_default();
-    rest[..scheme.len() + 1 + digits.len()].trim_end()
+    let own = usize::from(rest.starts_with("sha256:"));
+    let end = rest.match_indices(':').nth(own).map(|(at, _)| at);
+    end.and_then(|end| rest.get(..end)).unwrap_or(rest).trim_end()
 }

@@ -17,6 +17,7 @@ use crate::collapse::Collapse;
 
 use super::stored::Stored;
 use super::throttle::{Name, Network, Throttle};
+use super::users::Users;
 use super::{NoRandomness, random};
 
 /// How long a right password is known without computing, and a wrong one.
@@ -32,8 +33,8 @@ const MOST_WRONG: u64 = 10_000;
 /// Passwords that wait to be computed; more of them are sent away for `BUSY`.
 const QUEUE: usize = 1000;
 const BUSY: Duration = Duration::from_secs(2);
-/// Hashes that unknown names are compared with, at most.
-const DECOYS: usize = 1000;
+/// One in so many unknown names costs what one of our own costs, however many the file has.
+const OURS: usize = 4;
 
 /// What comes of a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,9 @@ struct Shared {
     throttle: Throttle,
     queue: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    decoys: RwLock<Vec<Arc<Stored>>>,
+    /// What a password of ours costs.
+    ours: Arc<Stored>,
+    imitated: RwLock<Arc<Users>>,
     computed: AtomicU64,
 }
 
@@ -113,7 +116,8 @@ impl Passwords {
             throttle: Throttle::new(),
             queue: Arc::new(Semaphore::new(turns + queue)),
             turns: Arc::new(Semaphore::new(turns)),
-            decoys: RwLock::new(vec![Arc::new(Stored::decoy())]),
+            ours: Arc::new(Stored::decoy()),
+            imitated: RwLock::default(),
             computed: AtomicU64::new(0),
         };
         Ok(Self {
@@ -121,18 +125,14 @@ impl Passwords {
         })
     }
 
-    /// Makes an unknown name cost what a known one does: pass the hashes of all users, at start and when they change.
-    /// Until then it costs what a password costs that [`Stored::hash`] hashed.
-    pub fn imitate(&self, known: impl IntoIterator<Item = Arc<Stored>>) {
-        let mut decoys: Vec<_> = known.into_iter().filter(|stored| stored.is_slow()).collect();
-        // In an order of their own, so that a name is compared with the same one as long as they stay the same.
-        decoys.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        let step = decoys.len().div_ceil(DECOYS).max(1);
-        let mut decoys: Vec<_> = decoys.into_iter().step_by(step).collect();
-        if decoys.is_empty() {
-            decoys.push(Arc::new(Stored::decoy()));
+    /// From here on an unknown name costs what those of a file cost, and what passwords cost that [`Stored::hash`] hashed.
+    /// To be called before [`Passwords::check`] where there is a file; costs nothing while its users stay the same.
+    pub fn imitate(&self, users: &Arc<Users>) {
+        let imitated = &self.shared.imitated;
+        let is_same = Arc::ptr_eq(&imitated.read().unwrap_or_else(PoisonError::into_inner), users);
+        if !is_same {
+            *imitated.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(users);
         }
-        *self.shared.decoys.write().unwrap_or_else(PoisonError::into_inner) = decoys;
     }
 
     /// Whether `password` is the one of `name`, whose hash is `stored` (`None`: there is no such name), asked by a client at
@@ -281,15 +281,16 @@ impl Shared {
         Verdict::Wrong
     }
 
-    /// What an unknown name is compared with, always the same.
+    /// What an unknown name is compared with: always the same, so that asking again tells nothing.
     fn decoy(&self, key: &Name) -> Arc<Stored> {
-        let decoys = self.decoys.read().unwrap_or_else(PoisonError::into_inner);
+        let imitated = self.imitated.read().unwrap_or_else(PoisonError::into_inner);
         let [a, b, c, d, ..] = *key;
         let number = u32::from_be_bytes([a, b, c, d]) as usize;
-        match number.checked_rem(decoys.len()).and_then(|at| decoys.get(at)) {
-            Some(decoy) => Arc::clone(decoy),
-            None => Arc::new(Stored::decoy()),
-        }
+        let samples = imitated.samples();
+        let of_file = (number / OURS).checked_rem(samples.len());
+        let of_file = of_file.filter(|_| !number.is_multiple_of(OURS));
+        let decoy = of_file.and_then(|at| samples.get(at)).unwrap_or(&self.ours);
+        Arc::clone(decoy)
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {

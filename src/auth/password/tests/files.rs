@@ -69,6 +69,19 @@ fn faults_are_told_by_line_and_never_show_a_password() {
 }
 
 #[test]
+fn a_line_may_end_anywhere() {
+    for hash in [ONE, DIGEST] {
+        let line = format!("alice:{hash}: a comment");
+        for end in 0..=line.len() {
+            let users = Users::parse(&line.as_bytes()[..end]);
+            let whole = end >= "alice:".len() + hash.len();
+            assert_eq!(users.find("alice").is_some(), whole, "{}", &line[..end]);
+            assert_eq!(users.faults().is_empty(), whole || end == 0);
+        }
+    }
+}
+
+#[test]
 fn of_two_lines_about_one_the_last_counts() {
     let users = Users::parse(format!("alice:{ONE}\nbob:{ONE}\nalice:{TWO}\nalice:{DIGEST}\n").as_bytes());
     assert_eq!(users.find("alice").unwrap().as_str(), DIGEST);
