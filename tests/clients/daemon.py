@@ -27,6 +27,7 @@ class Daemon:
         self.process = None
 
     options = ()  # of serve
+    rights = 'anonymous = ["pull", "push", "delete", "list"]'
 
     def upstreams(self):
         """The tables of its upstreams."""
@@ -52,7 +53,7 @@ format = "text"
 pattern = "pushed/*"
 
 [auth]
-anonymous = ["pull", "push", "delete", "list"]
+{self.rights}
 
 {self.upstreams()}
 """
@@ -77,6 +78,11 @@ anonymous = ["pull", "push", "delete", "list"]
             status = self.work.stop(process)
             if status != 0:
                 raise Failure(f"the daemon ended with status {status} on SIGTERM")
+
+    def add_user(self, name, password):
+        """Makes a login."""
+        config = self.work.root / "wharfinger.toml"
+        self.work.run("daemon", [self.binary, "user", "add", name, "--password-stdin", "--config", config], said=password)
 
     def restart(self, tag_ttl="1h", empty=False):
         self.stop()

@@ -4,6 +4,8 @@ Everything that the suite starts goes through one `Workplace`: a temporary folde
 (each in a process group of its own) and a log file per process. `close()` leaves nothing behind.
 """
 
+import base64
+import json
 import os
 import pathlib
 import shutil
@@ -105,6 +107,15 @@ class Workplace:
         subprocess.run(["umount", str(point)], check=True)
         return True
 
+    def log_in(self, **users):
+        """Gives all clients the logins of these addresses, (name, password), and no others."""
+        auth = {
+            address: {"auth": base64.b64encode(":".join(user).encode()).decode()} for address, user in users.items()
+        }
+        home = pathlib.Path(self.plain_env["HOME"])
+        for file in ("auth.json", "config.json"):
+            (home / file).write_text(json.dumps({"auths": auth}))
+
     def folder(self, *names):
         """A folder below the root, made when missing."""
         path = self.root.joinpath(*names)
@@ -157,14 +168,14 @@ class Workplace:
             pass
         return process.wait()
 
-    def run(self, name, command, seconds=120, env=None, text=True):
-        """Runs a client to its end and returns what it printed; Failure when it does."""
+    def run(self, name, command, seconds=120, env=None, text=True, said=None):
+        """Runs a client to its end, with what is `said` to it, and returns what it printed; Failure when it does."""
         command = [str(part) for part in command]
         with open(self.log(name), "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if said is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**self.client_env, **(env or {})},
@@ -172,7 +183,7 @@ class Workplace:
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(timeout=seconds)
+            output, errors = process.communicate(None if said is None else said.encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -1,5 +1,6 @@
 """Real clients push to hosted repositories, and other ones pull: what arrives is what was sent, digest by digest."""
 
+import base64
 import http.client
 import io
 import json
@@ -31,6 +32,8 @@ class Push:
     """All of them, each into a repository of its own."""
 
     name = "push"
+    rights = 'anonymous = ["pull"]\nadmins = ["pusher"]'
+    user = ("pusher", "a password of theirs")
 
     def __init__(self, work, daemon, contents):
         self.work, self.daemon, self.contents = work, daemon, contents
@@ -46,6 +49,8 @@ class Push:
     def checks(self):
         """(tools, label, callable) in the order in which they must run."""
         return [
+            (("crane",), "crane without a login may not push", self.denied),
+            (("crane",), "crane with a wrong password may not even pull", self.wrong),
             (("skopeo", "crane"), "skopeo pushes three platforms, crane pulls", self.skopeo),
             (("skopeo",), "skopeo pushes an artifact with a zero-byte blob", self.skopeo_artifact),
             (("crane", "skopeo"), "crane pushes an image, skopeo pulls", self.crane),
@@ -62,6 +67,11 @@ class Push:
             (("dxf", "curl"), "dxf pushes a blob, curl gets it", self.dxf),
             (("skopeo", "crane"), "skopeo deletes, crane finds nothing", self.deleted),
         ]
+
+    def log_in(self):
+        """All clients find their login where `docker login` and `podman login` would have put it."""
+        self.daemon.add_user(*self.user)
+        self.work.log_in(**{self.daemon.address: self.user})
 
     def run(self, *command, **options):
         return self.work.run(self.name, command, **options)
@@ -87,6 +97,26 @@ class Push:
         """All layers of it are what its configuration says, and that is this one."""
         self.run("crane", "validate", "--remote", reference)
         equal("configuration", digest(self.run("crane", "config", reference, text=False)), config)
+
+    def denied(self):
+        self.fails("UNAUTHORIZED", {"DOCKER_CONFIG": str(self.work.fresh(self.name, "nobody"))},
+                   "crane", "push", self.index, f"{self.at}/denied:1")
+
+    def wrong(self):
+        place = self.work.fresh(self.name, "wrong")
+        auth = base64.b64encode(b"pusher:not it").decode()
+        (place / "config.json").write_text(json.dumps({"auths": {self.daemon.address: {"auth": auth}}}))
+        layers = self.contents.layers
+        self.fails("UNAUTHORIZED", {"DOCKER_CONFIG": str(place)},
+                   "crane", "digest", f"{self.daemon.address}/docker-hub/{layers.repository}:1")
+
+    def fails(self, word, env, *command):
+        try:
+            self.run(*command, env=env)
+        except Failure as failure:
+            expect(word in str(failure), str(failure))
+        else:
+            raise Failure(f"`{command[1]}` went well")
 
     def skopeo(self):
         reference = f"{self.at}/skopeo:1"
@@ -266,7 +296,8 @@ class Push:
             self.run("helm", "push", packed, f"oci://{self.at}", "--plain-http")
 
     def dxf(self):
-        env = {"DXF_HOST": self.daemon.address, "DXF_INSECURE": "1"}
+        user, password = self.user
+        env = {"DXF_HOST": self.daemon.address, "DXF_INSECURE": "1", "DXF_USERNAME": user, "DXF_PASSWORD": password}
         data = max(self.contents.artifact.blobs.values(), key=len)
         file = self.place / "data"
         file.write_bytes(data)

@@ -1,6 +1,7 @@
 // Command oras-client does, with the library that oras, helm and notation are made of, what the suite of real clients asks
 // for: `attach REFERENCE TYPE FILE`, `chart REFERENCE CONFIG FILE` (as helm pushes one), `referrers REFERENCE [TYPE]`, `copy FROM TO` (with all that refers to it), `pull
-// REFERENCE FOLDER`, `tags REPOSITORY`, `delete REFERENCE`. It speaks plain HTTP.
+// REFERENCE FOLDER`, `tags REPOSITORY`, `delete REFERENCE`. It speaks plain HTTP, and logs in as
+// docker's configuration says.
 package main
 
 import (
@@ -16,6 +17,8 @@ import (
 	"oras.land/oras-go/v2/content/file"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
 func main() {
@@ -35,6 +38,11 @@ func open(reference string) (*remote.Repository, string, error) {
 		return nil, "", err
 	}
 	repository.PlainHTTP = true
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return nil, "", err
+	}
+	repository.Client = &auth.Client{Cache: auth.NewCache(), Credential: credentials.Credential(store)}
 	return repository, parsed.Reference, nil
 }
 
