@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use http::uri::Authority;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 
 use super::Entrance;
 use super::admin::{self, AdminRoute};
 use super::asking::Asking;
 use super::permission::{self, Need};
+use super::query;
 use super::rescue::{Failure, Unauthorized};
 use super::route::{Route, Target};
 use crate::auth::action::Action;
@@ -18,6 +19,7 @@ use crate::auth::identity::Identity;
 use crate::auth::policy::Decision;
 use crate::auth::{Arrival, Caller, Circumstances, Offered, Unproved, Wish};
 use crate::clock::Timestamp;
+use crate::oci::RepositoryName;
 use crate::registry::{Door, Located};
 
 impl Asking<'_> {
@@ -164,7 +166,11 @@ impl Asking<'_> {
                 Decision::Deny(why) => Some((action, why)),
             });
         }
-        let wanted = || scope(target, Some(located), permission::wanted(need.word));
+        let wanted = || {
+            let own = scope(target, Some(located), permission::wanted(need.word));
+            let source = self.mounted_from().map(|from| format!(" repository:{from}:pull"));
+            own + &source.unwrap_or_default()
+        };
         if let Some((action, why)) = refused {
             tracing::debug!(
                 who = self.caller.identity.name(),
@@ -298,6 +304,13 @@ impl Asking<'_> {
             message: message.to_owned(),
             challenge: self.challenge(scope, None),
         })
+    }
+
+    /// The repository that a blob is to be mounted from: who asks for a token may ask for both at once.
+    fn mounted_from(&self) -> Option<RepositoryName> {
+        let query = self.uri.query().filter(|_| *self.method == Method::POST)?;
+        query::get(query, "mount")?;
+        query::get(query, "from")?.parse().ok()
     }
 
     /// `WWW-Authenticate`, with the way to `/token` as the client reaches us (distribution, "Token Authentication

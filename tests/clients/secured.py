@@ -11,6 +11,7 @@ class SecuredDaemon(Daemon):
     """The daemon with a certificate of its own making, over the plain registry."""
 
     options = ("--tls-self-signed",)
+    rights = 'anonymous = ["pull"]\nadmins = ["pusher"]'
 
     def __init__(self, work, binary, ports, plain):
         super().__init__(work, binary, ports)
@@ -41,6 +42,7 @@ class Secured:
             ("curl", "does not trust it unasked", self.curl_distrusts),
             ("skopeo", "copies an index with --src-cert-dir", self.skopeo),
             ("crane", "pulls with SSL_CERT_FILE", self.crane),
+            ("dxf", "logs in, pushes a blob and pulls it", self.dxf),
         ]
 
     def curl(self, option, version):
@@ -83,3 +85,33 @@ class Secured:
         env = {"SSL_CERT_FILE": str(self.daemon.certificate)}
         equal("digest", self.run("crane", "digest", reference, env=env).strip(), image.top.digest)
         self.run("crane", "validate", "--remote", reference, env=env)
+
+    def dxf(self):
+        # It shows a password over TLS alone.
+        user, password = "pusher", "a password of theirs"
+        self.daemon.add_user(user, password)
+        env = {
+            "DXF_HOST": self.daemon.address, "DXF_TLSVERIFY": str(self.daemon.certificate),
+            "DXF_USERNAME": user, "DXF_PASSWORD": password,
+        }
+        data = max(self.contents.artifact.blobs.values(), key=len)
+        file = self.work.fresh(self.name, "dxf") / "data"
+        file.write_bytes(data)
+        name = self.run("dxf", "push-blob", "pushed/dxf", file, env=env).strip()
+        equal("its name", name, digest(data))
+        got = self.run(
+            "curl", "-sS", "--fail", "--cacert", self.daemon.certificate, f"{self.daemon.url}/v2/pushed/dxf/blobs/{name}",
+            text=False,
+        )
+        expect(got == data, "curl got other bytes")
+        self.run("dxf", "set-alias", "pushed/dxf", "v1", name, env=env)
+        equal("its alias", self.run("dxf", "get-alias", "pushed/dxf", "v1", env=env).split(), [name])
+        equal("aliases", self.run("dxf", "list-aliases", "pushed/dxf", env=env).split(), ["v1"])
+        expect(self.run("dxf", "pull-blob", "pushed/dxf", name, env=env, text=False) == data, "dxf got other bytes")
+        env["DXF_PASSWORD"] = "another one"
+        try:
+            self.run("dxf", "push-blob", "pushed/dxf", file, env=env)
+        except Failure as failure:
+            expect("401" in str(failure) or "nauthorized" in str(failure), str(failure))
+        else:
+            raise Failure("a wrong password pushes")

@@ -523,6 +523,17 @@ async fn blobs_are_mounted_only_from_where_they_may_be_read() {
             .status,
         403
     );
+    // Whoever shows nothing is told which rights a token needs, of a source that could be one.
+    for (from, more) in [
+        ("other/app", " repository:other/app:pull"),
+        ("x%22,scope=%22y", ""),
+    ] {
+        let path = format!("/v2/team/app/blobs/uploads/?mount={digest}&from={from}");
+        let refused = daemon.ask("POST", &path, "").await;
+        assert_eq!(refused.status, 401);
+        let scope = format!("scope=\"repository:team/app:pull,push{more}\"");
+        assert!(refused.challenge.contains(&scope), "{}", refused.challenge);
+    }
     // With a token that says nothing of the source, it is not read either.
     let query = "service=wharfinger&scope=repository:team/app:pull,push";
     let narrow = bearer(&token_of(&daemon.token(query, &both).await));
