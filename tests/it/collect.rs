@@ -1,6 +1,9 @@
 //! Garbage collection of hosted repositories while clients push: what no image needs goes, what somebody relies on stays,
 //! and a kill in between loses nothing.
 
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::admin::{asked, run};
@@ -37,6 +40,15 @@ async fn ripe(hosting: &Hosting, unlinked: u64) -> Value {
         }
     };
     soon(&format!("{unlinked} blobs that nothing needs"), wait).await
+}
+
+/// Kills the process (SIGKILL).
+fn kill(id: u32) {
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    kill_process(pid, Signal::KILL).expect("a running daemon");
 }
 
 /// Waits until /metrics has this line.
@@ -288,4 +300,49 @@ async fn a_kill_in_the_deletion_of_a_repository_leaves_nothing_to_who_makes_it_a
         hosting.daemon.stop().await;
         audit(&hosting.daemon).await;
     }
+}
+
+/// Pushes images until nobody answers any more; `done` has those that were taken in.
+async fn client(hosting: Arc<Hosting>, number: u64, done: Arc<Mutex<Vec<(String, Image)>>>) {
+    for round in 0.. {
+        let image = Image::simple(1000 * number + round, 2000);
+        let tag = format!("v{number}-{round}");
+        hosting.push(APP, &tag, &image).await;
+        done.lock().expect("a lock").push((tag, image));
+    }
+}
+
+#[tokio::test]
+async fn what_was_pushed_beside_collections_is_there_after_a_kill() {
+    let mut hosting = Arc::new(after("4s").await);
+    for seed in 0..20 {
+        hosting.push_blob(APP, random(seed, 500)).await;
+    }
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let clients: Vec<_> = (1..4)
+        .map(|number| tokio::spawn(client(hosting.clone(), number, done.clone())))
+        .collect();
+    let enough = async {
+        let mut removed = 0;
+        while removed < 20 || done.lock().expect("a lock").len() < 20 {
+            let told = collect(&hosting, false).await;
+            removed += told["removed"].as_u64().expect("a number");
+        }
+    };
+    soon("pushes beside collections", enough).await;
+    kill(hosting.daemon.pid());
+    for client in clients {
+        // It ends as soon as it gets no answer.
+        let ended = soon("a client's end", client).await;
+        assert!(ended.is_err());
+    }
+    let hosting = Arc::get_mut(&mut hosting).expect("no client");
+    hosting.daemon.exited().await;
+    hosting.daemon.run_again().await;
+    let done = std::mem::take(&mut *done.lock().expect("a lock"));
+    for (tag, image) in &done {
+        hosting.assert_holds(APP, tag, image).await;
+    }
+    hosting.daemon.stop().await;
+    audit(&hosting.daemon).await;
 }

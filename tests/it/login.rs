@@ -353,7 +353,7 @@ async fn robots_may_what_their_scopes_say_until_they_end() {
             .ask("GET", "/v2/other/app/tags/list", &reading)
             .await
             .status,
-        404
+        403
     );
     // Tokens that are made with it carry its bounds.
     let query = "service=wharfinger&scope=repository:team/app:pull,push";

@@ -79,6 +79,11 @@ fn every_kind_of_fault() {
             "belongs to [server.tls]",
         ),
         (
+            "[[hosted.template]]\npattern = \"a/*\"\nlifecycle_file = \"/no/such.json\"",
+            "hosted.template[1].lifecycle_file",
+            "/no/such.json: ",
+        ),
+        (
             "[storage]\nhosted_max_size = 100",
             "storage.hosted_max_size",
             "lacks a unit",
