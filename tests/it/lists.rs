@@ -1,7 +1,7 @@
 //! What may be pulled of an upstream, whoever asks, and what of ours lies over it.
 
 use crate::expect::assert_error;
-use crate::hosting::{Hosting, send};
+use crate::hosting::Hosting;
 use crate::support::prelude::*;
 
 #[tokio::test]

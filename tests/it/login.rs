@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::support::client;
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
 
@@ -14,26 +15,13 @@ const PULLED: &str = "docker-hub/library/app";
 
 /// A request with a body.
 pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
-    let client = reqwest::Client::new();
-    let mut request = client.request(method.parse().expect("a method"), url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let answer = soon("an answer", request.body(body.into()).send())
-        .await
-        .expect("an answer");
-    let text = |name: &str| {
-        let values = answer.headers().get_all(name).iter();
-        values
-            .map(|value| value.to_str().expect("text"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
+    let method: Method = method.parse().expect("a method");
+    let answer = client::send(method, url, headers, body.into()).await;
     Reply {
-        status: answer.status().as_u16(),
-        challenge: text("www-authenticate"),
-        location: text("location"),
-        body: answer.text().await.expect("text"),
+        status: answer.status,
+        challenge: answer.header("www-authenticate").to_owned(),
+        location: answer.header("location").to_owned(),
+        body: answer.text(),
     }
 }
 

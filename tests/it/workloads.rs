@@ -5,6 +5,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
+use wharfinger::clock::Timestamp;
 
 use crate::login::{Login as _, basic, bearer, hosting, send, token_of};
 use crate::support::prelude::*;
@@ -14,8 +15,7 @@ const AUDIENCE: &str = "https://cache.test";
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.expect("a clock").as_secs()
+    Timestamp::now().0 / 1000
 }
 
 /// An issuer with one key that it publishes, and another that it does not.
@@ -47,11 +47,11 @@ impl Issuer {
     }
 
     /// A token of these claims beside the usual ones.
-    fn token(&self, more: Value) -> String {
+    fn token(&self, more: &Value) -> String {
         sign(&self.key, "one", &self.claims(more))
     }
 
-    fn claims(&self, more: Value) -> Value {
+    fn claims(&self, more: &Value) -> Value {
         let mut claims = json!({
             "iss": self.service.url(), "aud": AUDIENCE, "sub": "repo:acme/app:ref:refs/heads/main",
             "iat": now(), "nbf": now(), "exp": now() + 300, "repository": "acme/app", "ref": "refs/heads/main",
@@ -83,7 +83,7 @@ async fn workloads_log_in_by_id_token_and_may_what_the_rules_say() {
         .setting("auth.oidc", &rules.replace('\n', " "))
         .start()
         .await;
-    let right = issuer.token(json!({}));
+    let right = issuer.token(&json!({}));
     let shown = basic("oidc", &right);
     assert_eq!(daemon.push("team/app", &shown).await, 202);
     assert_eq!(daemon.push("other/app", &shown).await, 403);
@@ -107,7 +107,7 @@ async fn workloads_log_in_by_id_token_and_may_what_the_rules_say() {
     assert_eq!(daemon.push("team/other", &bearer(&token)).await, 401);
     // A claim within a claim.
     let nested =
-        issuer.token(json!({ "repository": "elsewhere/app", "kubernetes.io": { "namespace": "ci" } }));
+        issuer.token(&json!({ "repository": "elsewhere/app", "kubernetes.io": { "namespace": "ci" } }));
     let path = "/v2/other/app/tags/list";
     assert_eq!(daemon.ask("GET", path, &basic("oidc", &nested)).await.status, 404);
     assert_eq!(daemon.push("team/app", &basic("oidc", &nested)).await, 403);
@@ -118,16 +118,16 @@ async fn workloads_log_in_by_id_token_and_may_what_the_rules_say() {
         ..Header::new(Algorithm::HS256)
     };
     let wrong = [
-        issuer.token(json!({ "repository": "evil/app" })),
-        issuer.token(json!({ "ref": "refs/heads/mainly" })),
-        issuer.token(json!({ "aud": "https://other.test" })),
-        issuer.token(json!({ "exp": now() - 120 })),
-        issuer.token(json!({ "nbf": now() + 120 })),
-        issuer.token(json!({ "iss": "https://issuer.example" })),
-        issuer.token(json!({ "sub": "" })),
-        sign(&other, "one", &issuer.claims(json!({}))),
-        sign(&issuer.key, "two", &issuer.claims(json!({}))),
-        jsonwebtoken::encode(&hs, &issuer.claims(json!({})), &EncodingKey::from_secret(b"one"))
+        issuer.token(&json!({ "repository": "evil/app" })),
+        issuer.token(&json!({ "ref": "refs/heads/mainly" })),
+        issuer.token(&json!({ "aud": "https://other.test" })),
+        issuer.token(&json!({ "exp": now() - 120 })),
+        issuer.token(&json!({ "nbf": now() + 120 })),
+        issuer.token(&json!({ "iss": "https://issuer.example" })),
+        issuer.token(&json!({ "sub": "" })),
+        sign(&other, "one", &issuer.claims(&json!({}))),
+        sign(&issuer.key, "two", &issuer.claims(&json!({}))),
+        jsonwebtoken::encode(&hs, &issuer.claims(&json!({})), &EncodingKey::from_secret(b"one"))
             .expect("a token"),
         right.rsplit_once('.').expect("a signature").0.to_owned() + ".",
     ];
@@ -270,6 +270,7 @@ async fn who_asks_too_fast_waits_and_nobody_else_does() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a client with a certificate of its own")]
 async fn certificates_prove_who_asks() {
     use crate::support::service::PKI;
     let folder = tempfile::tempdir().expect("a folder");
