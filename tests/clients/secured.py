@@ -109,6 +109,7 @@ class Secured:
         equal("aliases", self.run("dxf", "list-aliases", "pushed/dxf", env=env).split(), ["v1"])
         expect(self.run("dxf", "pull-blob", "pushed/dxf", name, env=env, text=False) == data, "dxf got other bytes")
         env["DXF_PASSWORD"] = "another one"
+        file.write_bytes(b"what is not there yet")
         try:
             self.run("dxf", "push-blob", "pushed/dxf", file, env=env)
         except Failure as failure:
