@@ -585,7 +585,7 @@ async fn only_what_is_ours_is_pushed_to() {
     )
     .await;
     pushes(hosting.daemon.mirror_url(), APP, 405, "UNSUPPORTED").await;
-    pushes(hosting.daemon.url(), "elsewhere/app", 404, "NAME_UNKNOWN").await;
+    pushes(hosting.daemon.url(), "elsewhere/app", 405, "UNSUPPORTED").await;
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(
         get(format!("{}/v2/_catalog", hosting.daemon.url())).await.json(),
