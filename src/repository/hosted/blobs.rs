@@ -233,7 +233,7 @@ impl Hosted {
         }
         let (its, key, digest) = (self.clone(), repository.key.clone(), *digest);
         detached(async move {
-            its.unlink(&key, &digest).await?;
+            its.unlink(&key, &[digest]).await?;
             its.shared.blobs.remove_unheld(&digest).await?;
             Ok(())
         })
@@ -295,13 +295,13 @@ impl Hosted {
         );
     }
 
-    /// Takes a link away, durably.
-    pub(super) async fn unlink(&self, key: &Key, digest: &Digest) -> Result<(), Error> {
-        let change = Change::remove_link(key, digest);
-        self.shared.index.commit(vec![change]).await?;
+    /// Takes links away, durably.
+    pub(super) async fn unlink(&self, key: &Key, digests: &[Digest]) -> Result<(), Error> {
+        let changes = digests.iter().map(|digest| Change::remove_link(key, digest));
+        self.shared.index.commit(changes.collect()).await?;
         // A reader that still has the row must not bring it back to memory.
         self.shared.repositories.memory.forget(&Removed {
-            links: vec![(key.to_string(), *digest)],
+            links: digests.iter().map(|digest| (key.to_string(), *digest)).collect(),
             ..Removed::default()
         });
         Ok(())

@@ -19,6 +19,9 @@ use super::{Error, Hosted, HostedRepository};
 /// Links, or repositories, that are looked at together.
 const PAGE: usize = 1000;
 
+/// Manifests, or links, that leave a repository together.
+const BATCH: usize = 100;
+
 /// What a collection did, or would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -157,7 +160,7 @@ impl Hosted {
             if its.shared.leases.contains_key(&pair) || its.is_needed(&pair.0, &digest).await? {
                 return Ok((false, None));
             }
-            its.unlink(&pair.0, &digest).await?;
+            its.unlink(&pair.0, &[digest]).await?;
             drop(turn);
             let freed = its.shared.blobs.remove_unheld(&digest).await?;
             Ok((true, freed))
@@ -270,17 +273,23 @@ impl Hosted {
             if page.is_empty() {
                 break;
             }
-            for (digest, manifest, _) in page {
-                if manifest {
-                    match self.drop_manifest(key, &digest).await {
-                        Err(Error::ManifestUnknown) => self.unlink(key, &digest).await?,
-                        dropped => dropped?,
-                    }
-                    continue;
+            let digests = |wanted| {
+                let wanted = page.iter().filter(move |(_, manifest, _)| *manifest == wanted);
+                wanted.map(|(digest, ..)| *digest).collect::<Vec<_>>()
+            };
+            for batch in digests(true).chunks(BATCH) {
+                let mut changes = Vec::new();
+                for digest in batch {
+                    changes.extend(self.removal(key, digest).await?);
                 }
-                self.unlink(key, &digest).await?;
-                let freed = self.shared.blobs.remove_unheld(&digest).await?;
-                collected.add(true, freed);
+                self.shared.index.commit(changes).await?;
+            }
+            for batch in digests(false).chunks(BATCH) {
+                self.unlink(key, batch).await?;
+                for digest in batch {
+                    let freed = self.shared.blobs.remove_unheld(digest).await?;
+                    collected.add(true, freed);
+                }
             }
         }
         // Tags of manifests that were lost.

@@ -160,6 +160,12 @@ impl Hosted {
         if !link.is_some_and(|link| link.manifest) {
             return Err(Error::ManifestUnknown);
         }
+        let changes = self.removal(key, digest).await?;
+        Ok(self.shared.index.commit(changes).await?)
+    }
+
+    /// What takes a manifest out of a repository.
+    pub(super) async fn removal(&self, key: &Key, digest: &Digest) -> Result<Vec<Change>, Error> {
         let mut changes = vec![Change::remove_hosted(key, digest)];
         // One that is lost can be removed all the same.
         if let Some(stored) = self.shared.repositories.manifest(digest).await? {
@@ -168,7 +174,7 @@ impl Hosted {
                 changes.push(Change::remove_referrer(key, &subject, digest));
             }
         }
-        Ok(self.shared.index.commit(changes).await?)
+        Ok(changes)
     }
 
     /// Whether all that a manifest names is here; from here on it stays for the grace period.
