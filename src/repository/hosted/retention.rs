@@ -316,7 +316,8 @@ mod tests {
     #[tokio::test]
     async fn what_changes_after_it_was_judged_is_spared() {
         let scene = Scene::new().await;
-        let text = manifest(&[], None);
+        let layer = scene.upload(b"old").await.unwrap();
+        let text = manifest(&[layer], None);
         let old = scene.put("old", &text).await.unwrap().digest;
         later().await;
         scene.image("new", b"new").await;
