@@ -51,7 +51,7 @@ impl Scene {
         Self::with(Settings::default()).await
     }
 
-    async fn upload(&self, bytes: &'static [u8]) -> Result<Digest, Error> {
+    pub(super) async fn upload(&self, bytes: &'static [u8]) -> Result<Digest, Error> {
         let hosted = &self.hosted;
         let upload = hosted
             .begin_upload(&self.app, "ann", Algorithm::Sha256, None)
