@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -85,6 +84,8 @@ enum Slot {
     /// A request has it.
     Taken {
         repository: String,
+        /// Ends with what it holds.
+        until: watch::Receiver<()>,
     },
 }
 
@@ -120,8 +121,6 @@ struct Shared {
     layout: Arc<Layout>,
     space: Arc<Space>,
     known: Mutex<HashMap<UploadId, Slot>>,
-    /// Tells those who wait that a request let go of a session.
-    released: Notify,
 }
 
 impl Shared {
@@ -165,7 +164,6 @@ impl Uploads {
             layout,
             space,
             known: Mutex::new(known),
-            released: Notify::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -207,8 +205,10 @@ impl Uploads {
             began_at: now,
             at: now,
         };
+        let (holds, until) = watch::channel(());
         let taken = Slot::Taken {
             repository: repository.to_owned(),
+            until,
         };
         shared.known().insert(id, taken);
         Ok(Upload {
@@ -221,6 +221,7 @@ impl Uploads {
             unsynced: 0,
             room: Some(room),
             end: End::Rests,
+            _holds: holds,
         })
     }
 
@@ -230,15 +231,19 @@ impl Uploads {
     /// When there is none, another request has it, or its file cannot be opened.
     pub fn take(&self, repository: &str, id: UploadId) -> Result<Result<Upload, NotHad>, Error> {
         let shared = self.shared.clone();
+        let (holds, until) = watch::channel(());
         let rest = {
             let mut known = shared.known();
             match known.get(&id) {
                 Some(Slot::Resting(rest)) if rest.record.repository == repository => {}
-                Some(Slot::Taken { repository: its }) if its == repository => return Ok(Err(NotHad::Busy)),
+                Some(Slot::Taken { repository: its, .. }) if its == repository => {
+                    return Ok(Err(NotHad::Busy));
+                }
                 _ => return Ok(Err(NotHad::Unknown)),
             }
             let taken = Slot::Taken {
                 repository: repository.to_owned(),
+                until,
             };
             match known.insert(id, taken) {
                 Some(Slot::Resting(rest)) => *rest,
@@ -268,12 +273,16 @@ impl Uploads {
             unsynced,
             room: Some(rest.room),
             end: End::Rests,
+            _holds: holds,
         }))
     }
 
-    /// Ends when a request lets go of any session.
-    pub fn released(&self) -> Notified<'_> {
-        self.shared.released.notified()
+    /// What ends when the request that has the session lets go of it; `None` when none has it.
+    pub fn until_released(&self, id: UploadId) -> Option<watch::Receiver<()>> {
+        match self.shared.known().get(&id) {
+            Some(Slot::Taken { until, .. }) => Some(until.clone()),
+            _ => None,
+        }
     }
 
     /// All sessions that no request has.
@@ -357,6 +366,8 @@ pub struct Upload {
     unsynced: u64,
     room: Option<Reservation>,
     end: End,
+    /// Dropped last, it tells those who wait for the session.
+    _holds: watch::Sender<()>,
 }
 
 impl Upload {
@@ -464,7 +475,6 @@ impl Upload {
         self.end = End::Ended;
         partial::remove(&self.path);
         self.shared.known().remove(&self.id);
-        self.shared.released.notify_waiters();
     }
 
     /// Puts the file in its place as the blob `digest`, durably, its room counted on the hosted account. Rows come after
@@ -510,7 +520,6 @@ impl Drop for Upload {
             room,
         };
         self.shared.known().insert(self.id, Slot::Resting(Box::new(rest)));
-        self.shared.released.notify_waiters();
     }
 }
 

@@ -1,6 +1,5 @@
 //! Blobs of hosted repositories: uploads, mounts, reads, and the lease that each of them is.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,14 +60,14 @@ impl Hosted {
         let uploads = &self.shared.uploads;
         let given_up = Instant::now() + HAND_OVER;
         let taken = loop {
-            let mut released = pin!(uploads.released());
-            // From here on none is missed.
-            released.as_mut().enable();
             let (its, key) = (uploads.clone(), repository.key.clone());
             let taken = blocking(move || Ok(its.take(&key, id)?)).await?;
-            let busy = matches!(taken, Err(NotHad::Busy));
-            if !busy || timeout_at(given_up, released).await.is_err() {
+            if !matches!(taken, Err(NotHad::Busy)) || Instant::now() > given_up {
                 break taken;
+            }
+            // Its end is an error, since nothing is ever sent.
+            if let Some(mut until) = uploads.until_released(id) {
+                let _ = timeout_at(given_up, until.changed()).await;
             }
         };
         match taken {
