@@ -23,6 +23,48 @@ class SecuredDaemon(Daemon):
         return f'[upstream.docker-hub]\nurl = "{self.plain.url}"\n'
 
 
+class MutualDaemon(SecuredDaemon):
+    """The daemon with a certificate that it was given, which lets a client push by the client's."""
+
+    options = ()
+    rights = 'anonymous = ["pull"]\nadmins = ["certificate/machine"]'
+
+    def __init__(self, work, binary, ports, plain, own):
+        super().__init__(work, binary, ports, plain)
+        self.certificate, self.key, self.clients = own.certificate, own.key, ClientCertificates(work)
+
+    def upstreams(self):
+        return f"""
+[server.tls]
+cert_file = "{self.certificate}"
+key_file = "{self.key}"
+client_ca_file = "{self.clients.authority}"
+client_auth = "optional"
+
+{super().upstreams()}
+"""
+
+
+class ClientCertificates:
+    """An authority, and the certificate of a client that it signed."""
+
+    def __init__(self, work):
+        folder = work.folder("tls-clients")
+        self.authority, self.certificate, self.key = (folder / name for name in ("ca.pem", "client.pem", "client.key"))
+        request = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+        authority_key = folder / "ca.key"
+        work.run("tls", [
+            *request, "-x509", "-days", "2", "-subj", "/CN=wharf-clients", "-keyout", authority_key, "-out", self.authority,
+        ])
+        work.run("tls", [*request, "-subj", "/CN=machine", "-keyout", self.key, "-out", folder / "client.csr"])
+        # Without an extension it would be of X.509's first version, which nobody takes any more.
+        (folder / "extensions").write_text("extendedKeyUsage = clientAuth\n")
+        work.run("tls", [
+            "openssl", "x509", "-req", "-days", "2", "-in", folder / "client.csr", "-CA", self.authority,
+            "-CAkey", authority_key, "-CAcreateserial", "-extfile", folder / "extensions", "-out", self.certificate,
+        ])
+
+
 class Secured:
     """curl, skopeo and crane against it."""
 
@@ -77,6 +119,29 @@ class Secured:
         )
         files = [path.read_bytes() for path in target.iterdir() if path.name != "version"]
         equal("what was copied", {digest(data) for data in files}, set(image.contents()))
+
+    def skopeo_pushes(self):
+        folder = self.work.fresh(self.name, "certs")
+        (folder / "ca.crt").write_bytes(self.daemon.certificate.read_bytes())
+        policy = folder.parent / "policy.json"
+        image = self.contents.platforms
+        source = f"docker://{self.daemon.address}/docker-hub/{image.repository}:{image.tag}"
+        target = f"docker://{self.daemon.address}/pushed/by-certificate:1"
+        copy = [
+            "skopeo", "copy", "--quiet", "--all", "--policy", policy, "--src-cert-dir", folder, "--dest-cert-dir", folder,
+            source, target,
+        ]
+        try:
+            self.run(*copy)
+        except Failure as failure:
+            expect("unauthorized" in str(failure) or "authentication required" in str(failure), str(failure))
+        else:
+            raise Failure("it pushes without a certificate")
+        (folder / "client.cert").write_bytes(self.daemon.clients.certificate.read_bytes())
+        (folder / "client.key").write_bytes(self.daemon.clients.key.read_bytes())
+        self.run(*copy)
+        raw = self.run("skopeo", "inspect", "--raw", "--cert-dir", folder, target, text=False)
+        equal("the manifest", digest(raw), image.top.digest)
 
     def crane(self):
         # To loopback addresses it would speak plain http as well, but it tries https first.
