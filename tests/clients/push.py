@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 
+from containerd import Containerd
 from content import digest, layer
 from docker import Docker
 from podman import Buildah, Podman
@@ -58,6 +59,7 @@ class Push:
             (("podman", "crane"), "podman pushes what it pulled, crane pulls", self.podman),
             (("buildah", "crane"), "buildah pushes what it built, crane pulls", self.buildah),
             (("dockerd", "docker", "crane"), "docker pushes what it pulled, crane pulls", self.docker),
+            (("containerd", "ctr", "skopeo"), "ctr pushes three platforms that it pulled, skopeo pulls", self.containerd),
             (("regctl", "skopeo"), "regctl pushes in chunks, skopeo pulls", self.regctl),
             (("regctl", "oras-client"), "regctl attaches an artifact, oras lists it", self.regctl_attaches),
             (("regctl", "oras-client"), "oras attaches an artifact, regctl lists it", self.oras_attaches),
@@ -206,6 +208,21 @@ class Push:
             client.docker("pull", reference)
             shown = json.loads(client.docker("image", "inspect", reference))[0]
             equal("image id", shown["Id"], image.host.config)
+        finally:
+            client.stop()
+
+    def containerd(self):
+        client = Containerd(self.work, self.daemon)
+        client.start()
+        try:
+            image, reference = self.contents.platforms, f"{self.at}/containerd:1"
+            name = f"docker.io/{image.repository}:1"
+            client.ctr("images", "pull", "--hosts-dir", client.hosts["ns"], "--all-platforms", name)
+            login = ["--plain-http", "--user", ":".join(self.user)]
+            client.ctr("images", "push", *login, reference, name)
+            self.pulled_by_skopeo(reference, image)
+            client.ctr("images", "push", *login, f"{self.at}/containerd-again:1", name)
+            self.pulled_by_skopeo(f"{self.at}/containerd-again:1", image)
         finally:
             client.stop()
 
