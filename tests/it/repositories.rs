@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{Ran, asked, run};
 use crate::hosting::{APP, Hosting};
+use crate::login::{Login as _, basic, hosting as logins};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
 
@@ -310,4 +311,50 @@ async fn a_namespace_is_ours_by_a_push_too() {
     assert_eq!(hosting.status("acme/other", "manifests/1").await, 200);
     hosting.push(APP, "v1", &Image::simple(1, 2000)).await;
     assert_eq!(hosting.status("acme/other", "manifests/1").await, 404);
+}
+
+#[tokio::test]
+async fn a_repositorys_policy_decides_at_once_and_only_admins_set_it() {
+    let daemon = logins()
+        .setting("auth.anonymous", "[]")
+        .setting("auth.admins", r#"["dora"]"#)
+        .start()
+        .await;
+    for name in ["dora", "bob"] {
+        daemon.user(name, "correct horse").await;
+    }
+    let (dora, bob) = (basic("dora", "correct horse"), basic("bob", "correct horse"));
+    let api = async |name: &str, shown: &str, body: Value| {
+        let url = format!("{}/api/{name}", daemon.url());
+        let headers = [("authorization", shown), ("content-type", "application/json")];
+        send(Method::POST, url, &headers, body.to_string()).await
+    };
+    let create = json!({ "name": "team/app" });
+    assert_eq!(api("repository-create", &bob, create.clone()).await.status, 403);
+    let made = api("repository-create", &dora, create).await;
+    assert_eq!(made.json()["created_by"], "user:dora", "{}", made.text());
+    let tags = async |shown: &str| daemon.ask("GET", "/v2/team/app/tags/list", shown).await.status;
+    assert_eq!((tags(&bob).await, tags(&dora).await), (403, 200));
+    let statement = |effect: &str, user: &str| {
+        json!({
+            "Effect": effect,
+            "Principal": { "AWS": format!("arn:aws:iam::000000000000:user/{user}") },
+            "Action": "ecr:ListImages",
+        })
+    };
+    let policy = json!({
+        "Version": "2012-10-17",
+        "Statement": [statement("Allow", "bob"), statement("Deny", "dora")],
+    });
+    let set = json!({ "name": "team/app", "policy": policy.to_string() });
+    assert_eq!(api("repository-set", &bob, set.clone()).await.status, 403);
+    assert_eq!(api("repository-set", &dora, set).await.status, 200);
+    assert_eq!((tags(&bob).await, tags(&dora).await), (200, 403));
+    // It says nothing of what is run over all of them.
+    assert_eq!(api("collect", &bob, json!({ "dry_run": true })).await.status, 403);
+    let (well, told) = daemon
+        .cli(&["repository", "policy", "delete", "team/app"], "")
+        .await;
+    assert!(well, "{told}");
+    assert_eq!((tags(&bob).await, tags(&dora).await), (403, 200));
 }

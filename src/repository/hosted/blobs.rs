@@ -232,7 +232,7 @@ impl Hosted {
         }
         let (its, key, digest) = (self.clone(), repository.key.clone(), *digest);
         detached(async move {
-            its.unlink(&key, &[digest]).await?;
+            its.unlink(&key, &digest).await?;
             its.shared.blobs.remove_unheld(&digest).await?;
             Ok(())
         })
@@ -294,13 +294,13 @@ impl Hosted {
         );
     }
 
-    /// Takes links away, durably.
-    pub(super) async fn unlink(&self, key: &Key, digests: &[Digest]) -> Result<(), Error> {
-        let changes = digests.iter().map(|digest| Change::remove_link(key, digest));
-        self.shared.index.commit(changes.collect()).await?;
+    /// Takes a link away, durably.
+    pub(super) async fn unlink(&self, key: &Key, digest: &Digest) -> Result<(), Error> {
+        let change = Change::remove_link(key, digest);
+        self.shared.index.commit(vec![change]).await?;
         // A reader that still has the row must not bring it back to memory.
         self.shared.repositories.memory.forget(&Removed {
-            links: digests.iter().map(|digest| (key.to_string(), *digest)).collect(),
+            links: vec![(key.to_string(), *digest)],
             ..Removed::default()
         });
         Ok(())

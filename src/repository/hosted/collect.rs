@@ -19,7 +19,7 @@ use super::{Error, Hosted, HostedRepository};
 /// Links, or repositories, that are looked at together.
 const PAGE: usize = 1000;
 
-/// Manifests, or links, that leave a repository together.
+/// Manifests that leave a repository together.
 const BATCH: usize = 100;
 
 /// What a collection did, or would do.
@@ -160,7 +160,7 @@ impl Hosted {
             if its.shared.leases.contains_key(&pair) || its.is_needed(&pair.0, &digest).await? {
                 return Ok((false, None));
             }
-            its.unlink(&pair.0, &[digest]).await?;
+            its.unlink(&pair.0, &digest).await?;
             drop(turn);
             let freed = its.shared.blobs.remove_unheld(&digest).await?;
             Ok((true, freed))
@@ -284,12 +284,11 @@ impl Hosted {
                 }
                 self.shared.index.commit(changes).await?;
             }
-            for batch in digests(false).chunks(BATCH) {
-                self.unlink(key, batch).await?;
-                for digest in batch {
-                    let freed = self.shared.blobs.remove_unheld(digest).await?;
-                    collected.add(true, freed);
-                }
+            // One by one: what is in no repository any more, and still on the disk when it is killed, nobody would find.
+            for digest in digests(false) {
+                self.unlink(key, &digest).await?;
+                let freed = self.shared.blobs.remove_unheld(&digest).await?;
+                collected.add(true, freed);
             }
         }
         // Tags of manifests that were lost.
