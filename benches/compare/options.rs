@@ -23,6 +23,8 @@ pub(crate) enum Scenario {
     Crowd,
     /// An image that no server has, pulled by skopeo and crane.
     Clients,
+    /// Pushes, large ones and many, and tokens.
+    Push,
 }
 
 /// Measures the daemon against docker-registry and nginx on this machine.

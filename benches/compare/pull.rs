@@ -77,30 +77,53 @@ pub(crate) async fn blob(connection: &mut Connection, blob: &Blob, address: Sock
 pub(crate) async fn push(address: SocketAddr, content: &Content) -> Result<()> {
     let mut connection = Connection::open(address).await?;
     for blob in content.every_blob() {
-        let start = format!("/v2/{}/blobs/uploads/", Content::REPOSITORY);
-        let head = connection
-            .send_with("POST", &start, "application/octet-stream", Body::Bytes(&[]))
-            .await?;
-        ensure!(head.status == 202, "an upload was answered {}", head.status);
-        connection.discard().await?;
-        let location = head.location.context("an upload without Location")?;
-        let path = location
-            .strip_prefix(&format!("http://{address}"))
-            .unwrap_or(&location);
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{joint}digest={}", blob.digest);
-        let head = connection
-            .send_with("PUT", &path, "application/octet-stream", Body::Blob(blob))
-            .await?;
-        ensure!(head.status == 201, "a blob was answered {}", head.status);
-        connection.discard().await?;
+        push_blob(&mut connection, address, Content::REPOSITORY, blob).await?;
     }
-    if let Some(image) = content.the_image() {
-        let path = manifest_path("latest");
-        let head = connection
-            .send_with("PUT", &path, MANIFEST_TYPE, Body::Bytes(&image.manifest))
-            .await?;
-        ensure!(head.status == 201, "the manifest was answered {}", head.status);
+    match content.the_image() {
+        Some(image) => push_manifest(&mut connection, Content::REPOSITORY, image).await,
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Pushes an image to a repository, the same way.
+pub(crate) async fn push_image(address: SocketAddr, repository: &str, image: &Image) -> Result<()> {
+    let mut connection = Connection::open(address).await?;
+    for blob in &image.blobs {
+        push_blob(&mut connection, address, repository, blob).await?;
+    }
+    push_manifest(&mut connection, repository, image).await
+}
+
+async fn push_blob(
+    connection: &mut Connection,
+    address: SocketAddr,
+    repository: &str,
+    blob: &Blob,
+) -> Result<()> {
+    let start = format!("/v2/{repository}/blobs/uploads/");
+    let head = connection
+        .send_with("POST", &start, "application/octet-stream", Body::Bytes(&[]))
+        .await?;
+    ensure!(head.status == 202, "an upload was answered {}", head.status);
+    connection.discard().await?;
+    let location = head.location.context("an upload without Location")?;
+    let path = location
+        .strip_prefix(&format!("http://{address}"))
+        .unwrap_or(&location);
+    let joint = if path.contains('?') { '&' } else { '?' };
+    let path = format!("{path}{joint}digest={}", blob.digest);
+    let head = connection
+        .send_with("PUT", &path, "application/octet-stream", Body::Blob(blob))
+        .await?;
+    ensure!(head.status == 201, "a blob was answered {}", head.status);
+    connection.discard().await
+}
+
+async fn push_manifest(connection: &mut Connection, repository: &str, image: &Image) -> Result<()> {
+    let path = format!("/v2/{repository}/manifests/latest");
+    let head = connection
+        .send_with("PUT", &path, MANIFEST_TYPE, Body::Bytes(&image.manifest))
+        .await?;
+    ensure!(head.status == 201, "the manifest was answered {}", head.status);
+    connection.discard().await
 }

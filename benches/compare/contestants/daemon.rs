@@ -20,3 +20,17 @@ impl Contestant for Daemon {
         launch::daemon(&self.0, ground.folder, ground.upstream.address(), "")
     }
 }
+
+/// The daemon with repositories of its own, which everybody may push to.
+pub(crate) struct Hosting(pub(crate) PathBuf);
+
+impl Contestant for Hosting {
+    fn name(&self) -> &'static str {
+        OURS
+    }
+
+    fn launch(&self, ground: &Ground<'_>) -> Result<Launch> {
+        const HOSTED: &str = "\n[[hosted.template]]\npattern = \"library/*\"\n\n[auth]\nanonymous = [\"pull\", \"push\"]\nwriters = [\"bench\"]\n";
+        launch::daemon(&self.0, ground.folder, ground.upstream.address(), HOSTED)
+    }
+}

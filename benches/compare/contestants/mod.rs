@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-pub(crate) use self::daemon::Daemon;
+pub(crate) use self::daemon::{Daemon, Hosting};
 pub(crate) use self::distribution::{Plain, Proxy};
 pub(crate) use self::nginx::{Caching, Static};
 use crate::client::{self, Connection};

@@ -8,6 +8,7 @@ mod herd;
 mod index;
 mod manifest;
 mod memory;
+mod push;
 
 use std::io::Write as _;
 
@@ -29,6 +30,7 @@ pub(crate) async fn run(scenario: Scenario, options: &Options) -> Result<Section
         Scenario::Index => index::run(options).await,
         Scenario::Crowd => crowd::run(options).await,
         Scenario::Clients => clients::run(options).await,
+        Scenario::Push => push::run(options).await,
     }
 }
 
