@@ -12,7 +12,7 @@ use crate::auth::Unproved;
 use crate::auth::action::Action;
 use crate::auth::identity::Identity;
 use crate::clock::Timestamp;
-use crate::oci::Tag;
+use crate::oci::{RepositoryName, Tag};
 use crate::registry::Located;
 use crate::telemetry::{AuditEntry, AuditLog};
 
@@ -22,6 +22,8 @@ pub(super) struct Audited {
     who: Result<Identity, String>,
     action: Action,
     repository: Option<Box<str>>,
+    /// What an operator is about to do.
+    about: Option<String>,
     /// Why they might not.
     refused: Option<String>,
 }
@@ -40,6 +42,7 @@ impl Asking<'_> {
             who: Err(name),
             action: Action::GetAuthorizationToken,
             repository: None,
+            about: None,
             refused: Some(error.to_string()),
         }));
     }
@@ -75,8 +78,25 @@ impl Asking<'_> {
             who: Ok(self.caller.identity.clone()),
             action,
             repository: located.map(|located| located.name().into()),
+            about: None,
             refused: refused.map(Failure::message),
         }));
+    }
+}
+
+impl Asking<'_> {
+    /// Notes what an operator does, once the request says it.
+    pub(super) fn note_about(&mut self, about: impl Into<String>) {
+        if let Some(audited) = &mut self.exchange.audited {
+            audited.about = Some(about.into());
+        }
+    }
+
+    /// And to which repository.
+    pub(super) fn note_repository(&mut self, name: &RepositoryName) {
+        if let Some(audited) = &mut self.exchange.audited {
+            audited.repository = Some(name.as_str().into());
+        }
     }
 }
 
@@ -95,6 +115,7 @@ pub(super) fn tell(log: &AuditLog, exchange: &Exchange, audited: &Audited, statu
         arn,
         from: exchange.origin.forwarded_for.or(peer),
         action: audited.action.name(),
+        about: audited.about.as_deref(),
         repository: audited.repository.as_deref(),
         tag: exchange.tag.as_ref().map(Tag::as_str),
         digest: exchange.digest.as_ref().map(ToString::to_string),

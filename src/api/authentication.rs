@@ -261,25 +261,35 @@ impl Asking<'_> {
             return admin::check_machine(peer, self.method, self.uri, self.headers).map_err(Failure::Refused);
         }
         admin::check_site(self.method, self.uri, self.headers).map_err(Failure::Refused)?;
+        self.admit_to(permission::operator(route))
+    }
+
+    /// An operator to something in particular.
+    pub(super) fn admit_to(&self, action: Action) -> Result<(), Failure> {
+        let auth = &self.shared.auth;
+        let open = self.caller.is_anonymous() && !auth.authenticator.has_logins();
+        if self.entrance == Entrance::Local || open {
+            return Ok(());
+        }
         let circumstances = self.circumstances();
         let wish = Wish {
             caller: &self.caller,
-            action: permission::operator(route),
+            action,
             repository: None,
             policy: None,
             circumstances: &circumstances,
         };
-        match auth.rights.decide(&wish) {
-            // A token is for clients of the registry.
-            Decision::Allow if !self.caller.shows_token() => Ok(()),
-            _ if self.caller.is_anonymous() || self.caller.shows_token() => {
-                Err(Failure::Unauthorized(Unauthorized {
-                    message: "the admin API needs a login: name and password of an admin".to_owned(),
-                    challenge: Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
-                }))
-            }
-            Decision::Deny(why) => Err(Failure::Denied(auth.rights.message(&wish, &why))),
+        let decision = auth.rights.decide(&wish);
+        // A token is for clients of the registry.
+        if self.caller.shows_token() || (self.caller.is_anonymous() && !decision.is_allowed()) {
+            return Err(Failure::Unauthorized(Unauthorized {
+                message: "the admin API needs a login: name and password of an admin".to_owned(),
+                challenge: Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
+            }));
+        }
+        match decision {
             Decision::Allow => Ok(()),
+            Decision::Deny(why) => Err(Failure::Denied(auth.rights.message(&wish, &why))),
         }
     }
 

@@ -32,6 +32,9 @@ pub struct AuditEntry<'a> {
     pub from: Option<IpAddr>,
     /// What they asked to do, by the name that policies use: `ecr:PutImage`.
     pub action: &'a str,
+    /// What the action was about, where that is no content: `create alice`, a job's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<&'a str>,
     /// To which repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<&'a str>,

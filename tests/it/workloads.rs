@@ -243,6 +243,7 @@ async fn the_audit_log_tells_who_did_what_and_who_was_kept_from_it() {
             ),
         ]
     );
+    assert_eq!(lines[0]["about"], "create alice");
     assert_eq!(lines[2]["digest"], digest);
     assert_eq!(lines[2]["from"], "127.0.0.1");
     assert_eq!(lines[2]["arn"], "arn:aws:iam::000000000000:user/alice");

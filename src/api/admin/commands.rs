@@ -50,7 +50,11 @@ struct Unpin {
 pub(super) async fn offline(asking: &mut Asking<'_>, turn: Turn) -> Result<Reply, Failure> {
     let wanted = match turn {
         Turn::Read => None,
-        Turn::Write => Some(request::json::<Switch>(asking).await?.offline),
+        Turn::Write => {
+            let Switch { offline } = request::json(asking).await?;
+            asking.note_about(if offline { "offline on" } else { "offline off" });
+            Some(offline)
+        }
     };
     let told = asking.shared.registry.offline(wanted).await;
     reply(&told.map_err(Failure::Registry)?)
@@ -79,6 +83,7 @@ pub(super) async fn explain(asking: &mut Asking<'_>, reference: &str) -> Result<
 
 pub(super) async fn refresh(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let About { reference } = request::json(asking).await?;
+    asking.note_about(format!("refresh {reference}"));
     let told = asking.shared.registry.refresh(&reference).await;
     let told = told.map_err(Failure::Registry)?;
     tracing::info!(
@@ -92,6 +97,7 @@ pub(super) async fn refresh(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 
 pub(super) async fn purge(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let Purge { reference, content } = request::json(asking).await?;
+    asking.note_about(format!("purge {reference}"));
     let told = asking.shared.registry.purge(&reference, content).await;
     let told = told.map_err(Failure::Registry)?;
     tracing::info!(
@@ -110,6 +116,7 @@ pub(super) async fn pins(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 
 pub(super) async fn unpin(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let Unpin { refs } = request::json(asking).await?;
+    asking.note_about(format!("unpin {}", refs.join(" ")));
     let told = asking.shared.registry.unpin(&refs).await;
     let told = told.map_err(Failure::Registry)?;
     for unpinned in told.iter().filter(|told| told.unpinned) {

@@ -15,6 +15,7 @@ pub(super) fn list(asking: &Asking<'_>) -> Result<Reply, Failure> {
 pub(super) async fn run(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let command: Command = request::json(asking).await?;
     let (word, name) = (command.word(), command.name().to_owned());
+    asking.note_about(format!("{word} {name}"));
     let by = asking.caller.identity.name();
     let identities = &asking.shared.auth.identities;
     let done = identities

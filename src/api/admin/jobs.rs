@@ -22,6 +22,7 @@ static LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Starts the job of this name. Its client's leaving stops it.
 pub(super) async fn start(asking: &mut Asking<'_>, name: &str) -> Result<Reply, Failure> {
+    asking.note_about(name);
     let shared = asking.shared;
     let transfers = &shared.options.transfers;
     // The job takes it when it starts; until then it is kept by this.

@@ -8,6 +8,7 @@ use crate::api::Asking;
 use crate::api::query;
 use crate::api::reply::Reply;
 use crate::api::rescue::Failure;
+use crate::auth::action::Action;
 use crate::auth::identity::Kind;
 use crate::auth::policy::{Document, Usage};
 use crate::oci::RepositoryName;
@@ -116,6 +117,7 @@ pub(super) async fn change(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 pub(super) async fn remove(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let Remove { name: text, force } = request::json(asking).await?;
     let name = name(&text)?;
+    asking.note_repository(&name);
     let told = asking.shared.registry.remove_repository(&name, force).await;
     let told = told.map_err(failure)?;
     tracing::info!(repository = %name, bytes = told.bytes, force, "deleted by an operator");
@@ -135,6 +137,12 @@ pub(super) async fn preview(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
 
 async fn wanted(asking: &mut Asking<'_>) -> Result<(RepositoryName, SettingsChange), Failure> {
     let wanted: Wanted = request::json(asking).await?;
+    let name = name(&wanted.name)?;
+    asking.note_repository(&name);
+    if wanted.policy != Wish::Stays {
+        // Who writes policies says who may do what, which is more than to look after content.
+        asking.admit_to(Action::AdminIdentities)?;
+    }
     if let Wish::Is(text) = &wanted.policy {
         Document::parse_for(text, Usage::Repository)
             .map_err(|faults| invalid(format!("the policy cannot be used: {faults}")))?;
@@ -147,7 +155,7 @@ async fn wanted(asking: &mut Asking<'_>) -> Result<(RepositoryName, SettingsChan
         lifecycle: wanted.lifecycle,
         policy: wanted.policy,
     };
-    Ok((name(&wanted.name)?, change))
+    Ok((name, change))
 }
 
 fn name(text: &str) -> Result<RepositoryName, Failure> {
