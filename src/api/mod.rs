@@ -78,6 +78,8 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether logins are taken where others can read them on the way.
     pub allow_plain_http: bool,
+    /// Why nobody may be let log in, if nobody may.
+    pub no_logins: Option<String>,
     /// How clients reach us from outside, without a slash at the end: what the challenge says.
     pub public_url: Option<String>,
     /// What tokens are for, as the challenge says.

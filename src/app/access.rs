@@ -64,11 +64,11 @@ pub(super) fn check(config: &AuthConfig) -> anyhow::Result<()> {
     htpasswd(config).map(drop)
 }
 
-/// Opens everything. Blocking.
+/// Opens everything. Blocking. `secured`: clients reach us by TLS.
 ///
 /// # Errors
 /// What is wrong with the configuration, or with what is kept.
-pub fn open(config: &Config, cache: &Cache) -> anyhow::Result<(Access, Upkeep)> {
+pub fn open(config: &Config, secured: bool, cache: &Cache) -> anyhow::Result<(Access, Upkeep)> {
     let auth = &config.auth;
     let account: Account = auth.account.parse().context("auth.account")?;
     let master = match &auth.master_key_file {
@@ -102,7 +102,7 @@ pub fn open(config: &Config, cache: &Cache) -> anyhow::Result<(Access, Upkeep)> 
         identities,
         rate: RequestRate::new(auth.max_requests_per_second, Instant::now()),
     };
-    guard(config, &access)?;
+    guard(config, secured, &access)?;
     let upkeep = Upkeep {
         keys,
         htpasswd,
@@ -149,23 +149,30 @@ fn htpasswd(config: &AuthConfig) -> anyhow::Result<Option<Htpasswd>> {
     Ok(Some(file))
 }
 
-/// Logins that anybody on the way could read are refused one by one; where all would be, a start says so.
-fn guard(config: &Config, access: &Access) -> anyhow::Result<()> {
+/// Why there must be no logins: anybody on the way could read them. `secured`: there is a certificate, whoever made it.
+pub(super) fn no_logins(config: &Config, secured: bool) -> Option<String> {
     let server = &config.server;
+    let exposed = !server.listen.ip().is_loopback()
+        && !secured
+        && server.trusted_proxies.is_empty()
+        && !server.allow_plain_http;
+    exposed.then(|| {
+        format!(
+            "server.listen = \"{}\" speaks plain HTTP, where anybody on the way can read logins: configure [server.tls], or \
+             name the proxies that do it in server.trusted_proxies, or set server.allow_plain_http = true where the network \
+             is trusted",
+            server.listen
+        )
+    })
+}
+
+/// Logins that anybody on the way could read are refused one by one; where all would be, a start says so.
+fn guard(config: &Config, secured: bool, access: &Access) -> anyhow::Result<()> {
     if !access.authenticator.has_logins() {
         return Ok(());
     }
-    let exposed = !server.listen.ip().is_loopback()
-        && server.tls.is_none()
-        && server.trusted_proxies.is_empty()
-        && !server.allow_plain_http;
-    if exposed {
-        bail!(
-            "there are logins, and server.listen = \"{}\" speaks plain HTTP, where anybody on the way can read them: \
-             configure [server.tls], or name the proxies that do it in server.trusted_proxies, or set \
-             server.allow_plain_http = true where the network is trusted",
-            server.listen
-        );
+    if let Some(reason) = no_logins(config, secured) {
+        bail!("there are logins, and {reason}");
     }
     let folder = &config.storage.data_dir;
     let open = fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o077 != 0);

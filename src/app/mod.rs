@@ -129,9 +129,9 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
         templates,
         namespaces: config.hosted.namespaces.clone(),
     };
-    let (of_access, keeps) = (config.clone(), cache.clone());
+    let (of_access, keeps, secured) = (config.clone(), cache.clone(), tls.is_some());
     let (access_rights, access_upkeep) =
-        tokio::task::spawn_blocking(move || access::open(&of_access, &keeps)).await??;
+        tokio::task::spawn_blocking(move || access::open(&of_access, secured, &keeps)).await??;
     let collect = Collect::new(
         hosted.clone(),
         index.clone(),
@@ -198,6 +198,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             answer_timeout: config.server.answer_timeout,
             trusted_proxies: config.server.trusted_proxies.clone(),
             allow_plain_http: config.server.allow_plain_http,
+            no_logins: access::no_logins(&config, secured),
             public_url: config
                 .server
                 .public_url

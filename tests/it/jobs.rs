@@ -88,7 +88,7 @@ fn door() -> Door {
         templates: Templates::default(),
         namespaces: Vec::new(),
     };
-    let (access, _) = open_access(&config, &cache).expect("logins");
+    let (access, _) = open_access(&config, false, &cache).expect("logins");
     let registry = Registry::new(cache, Names::new(&[], None), OwnAddresses::default(), ours);
     let count = Count {
         permits: permits.clone(),
@@ -98,6 +98,7 @@ fn door() -> Door {
         admin_on_main: true,
         trusted_proxies: Vec::new(),
         allow_plain_http: false,
+        no_logins: None,
         public_url: None,
         service: String::new(),
         answer_timeout: std::time::Duration::from_secs(25),

@@ -752,6 +752,10 @@ async fn logins_that_all_could_read_are_not_begun_with() {
         told.contains("speaks plain HTTP") && told.contains("server.allow_plain_http"),
         "{told}"
     );
+    // Nor are they made, which would be found out at the next start.
+    let daemon = hosting().setting("server.listen", "\"0.0.0.0:0\"").start().await;
+    let (well, told) = daemon.cli(&["user", "add", "alice"], "").await;
+    assert!(!well && told.contains("server.allow_plain_http"), "{told}");
     let daemon = exposed().setting("server.allow_plain_http", "true").start().await;
     assert!(
         daemon.logs().iter().any(|line| line.contains("does not count")),

@@ -14,6 +14,9 @@ pub(super) fn list(asking: &Asking<'_>) -> Result<Reply, Failure> {
 
 pub(super) async fn run(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let command: Command = request::json(asking).await?;
+    if let (Command::Create { .. }, Some(reason)) = (&command, &asking.shared.options.no_logins) {
+        return Err(Failure::Request(BadRequest::Impossible(reason.clone())));
+    }
     let (word, name) = (command.word(), command.name().to_owned());
     asking.note_about(format!("{word} {name}"));
     let by = asking.caller.identity.name();
