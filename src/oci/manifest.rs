@@ -159,7 +159,8 @@ impl Manifest {
         }
         let manifest = Self::parse(bytes, None)?;
         let own = &manifest.media_type;
-        if let Some(given) = content_type.filter(|given| !given.is_vague() && *given != own) {
+        let same = |given: &MediaType| given.as_str().eq_ignore_ascii_case(own.as_str());
+        if let Some(given) = content_type.filter(|given| !given.is_vague() && !same(given)) {
             return Err(ManifestError::OtherType {
                 own: own.clone(),
                 given: given.clone(),
@@ -255,7 +256,12 @@ mod tests {
             read.map(|manifest| manifest.media_type.as_str().to_owned())
         };
         // Nothing said, something vague, or the same.
-        for given in ["", "application/json", OCI] {
+        for given in [
+            "",
+            "application/json",
+            OCI,
+            "Application/vnd.OCI.image.manifest.v1+JSON; a=b",
+        ] {
             assert_eq!(read(&image(""), given).unwrap(), OCI);
             assert_eq!(read(&image(&typed(OCI)), given).unwrap(), OCI);
         }

@@ -126,3 +126,34 @@ async fn nothing_of_an_upstream_is_deleted_and_nothing_without_a_name() {
         assert_eq!(hosting.delete(APP, &rest).await.status, 405);
     }
 }
+
+#[tokio::test]
+async fn a_deletion_beside_a_push_takes_no_layer_of_it() {
+    let hosting = Hosting::start().await;
+    let (mut pushed, mut deleted) = (0, 0);
+    for round in 0..60 {
+        let image = Image::simple(round, 100);
+        let layer = format!("blobs/{}", image.layer_digest(0));
+        for blob in image.blobs() {
+            hosting.push_blob_as(APP, &blob.digest, blob.bytes).await;
+        }
+        let root = image.root();
+        let (put, removed) =
+            futures_util::future::join(hosting.put(APP, "v1", &root), hosting.delete(APP, &layer)).await;
+        match (put.status, removed.status) {
+            (201, 409) => {
+                pushed += 1;
+                hosting.assert_holds(APP, "v1", &image).await;
+            }
+            (404, 202) => {
+                deleted += 1;
+                assert_eq!(
+                    hosting.status(APP, &format!("manifests/{}", root.digest)).await,
+                    404
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pushed + deleted, 60);
+}

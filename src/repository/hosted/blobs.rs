@@ -223,16 +223,20 @@ impl Hosted {
     /// # Errors
     /// `BlobUnknown`, and `BlobNeeded` while a manifest of the repository names it.
     pub async fn delete_blob(&self, repository: &HostedRepository, digest: &Digest) -> Result<(), Error> {
-        let link = self.link(&repository.key, digest).await?;
-        if link.is_none_or(|link| link.manifest) {
-            return Err(Error::BlobUnknown);
-        }
-        if self.is_needed(&repository.key, digest).await? {
-            return Err(Error::BlobNeeded);
-        }
         let (its, key, digest) = (self.clone(), repository.key.clone(), *digest);
         detached(async move {
+            let pair = (key.clone(), digest);
+            // Who names it from here on waits, and finds it gone; who named it before is seen.
+            let turn = its.shared.condemned.claim(&pair).await;
+            let link = its.link(&key, &digest).await?;
+            if link.is_none_or(|link| link.manifest) {
+                return Err(Error::BlobUnknown);
+            }
+            if its.shared.naming.names(&pair) || its.is_needed(&key, &digest).await? {
+                return Err(Error::BlobNeeded);
+            }
             its.unlink(&key, &digest).await?;
+            drop(turn);
             its.shared.blobs.remove_unheld(&digest).await?;
             Ok(())
         })

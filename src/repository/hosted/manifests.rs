@@ -88,6 +88,9 @@ impl Hosted {
             }
         }
         let subject = subject_of(&manifest)?;
+        let named = manifest.blobs.iter().chain(&manifest.manifests);
+        let named = named.filter_map(|named| named.digest.parse().ok());
+        let named = self.shared.naming.name(&repository.key, named);
         self.check_named(repository, &manifest).await?;
         let known = self.link(&repository.key, &digest).await?;
         if known.is_none() {
@@ -118,7 +121,7 @@ impl Hosted {
             let known = its.link(&repository.key, &digest).await?;
             its.keep(&repository.key, &stored, &manifest, subject, &tags, known)
                 .await?;
-            drop((turn, turns));
+            drop((turn, turns, named));
             Ok(Pushed { digest, subject })
         };
         detached(work).await

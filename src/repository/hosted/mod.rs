@@ -8,6 +8,7 @@ mod collect;
 mod discover;
 mod error;
 mod manifests;
+mod naming;
 mod report;
 mod retention;
 mod settings;
@@ -30,6 +31,7 @@ use blobs::detached;
 pub use collect::{Collected, Collecting, Walked};
 pub use error::Error;
 pub use manifests::{Pushed, Pushing};
+use naming::Naming;
 pub use report::{Expiring, Holdings, RepositoryReport, RetentionPreview};
 pub use retention::Expired;
 pub use settings::Settings;
@@ -72,6 +74,8 @@ struct Shared {
     leases: moka::sync::Cache<(Key, Digest), ()>,
     /// Links that are about to be taken away, and manifests that are about to be put.
     condemned: Claims<(Key, Digest)>,
+    /// What pushes that are under way name.
+    naming: Naming,
     /// Tags that are about to move.
     moving: Claims<(Key, Tag)>,
     grace: Duration,
@@ -99,6 +103,7 @@ impl Hosted {
             changing: Claims::default(),
             leases: moka::sync::Cache::builder().time_to_live(grace).build(),
             condemned: Claims::default(),
+            naming: Naming::default(),
             moving: Claims::default(),
             grace,
             leases_since,
