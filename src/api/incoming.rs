@@ -13,6 +13,10 @@ use crate::server::RequestBody;
 
 /// Bytes that are handed on at a time.
 const PIECE: usize = 1024 * 1024;
+/// Bytes of a refused request's body that are read all the same: a manifest of any size, a chunk of usual ones.
+const SPENT: u64 = 8 * 1024 * 1024;
+/// And for how long.
+const SPENDING: Duration = Duration::from_secs(5);
 /// How long a client may send nothing.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -41,6 +45,30 @@ pub(super) async fn whole(asking: &mut Asking<'_>, most: usize) -> Result<Bytes,
         all.extend_from_slice(&piece);
     }
     Ok(all.freeze())
+}
+
+/// Reads and drops the body of a request that was refused before anybody read it: a client that is still sending would
+/// find the connection closed, and lose the answer, which may be the challenge that it is to answer with. For a while, and
+/// not for a body of any size; and not for one that the client keeps until it is asked for (RFC 9110, section 10.1.1).
+pub(super) async fn spend(asking: &mut Asking<'_>) {
+    if asking.headers.contains_key(http::header::EXPECT) {
+        return;
+    }
+    let mut body = Incoming::of(asking);
+    if body.announced().is_some_and(|size| size > SPENT) {
+        return;
+    }
+    let spending = async {
+        let mut spent = 0;
+        while let Ok(Some(piece)) = body.frame().await {
+            spent += piece.len() as u64;
+            if spent > SPENT {
+                return;
+            }
+        }
+    };
+    // Who does not come to an end meanwhile is cut.
+    let _ = tokio::time::timeout(SPENDING, spending).await;
 }
 
 /// A body that comes in pieces.

@@ -235,7 +235,11 @@ async fn answer(
             let limit = shared.options.answer_timeout;
             // For content: an operator's question may take its time.
             let applies = route.target().filter(|_| !route.writes()).map(|_| limit);
-            match deadline::within(applies, asking.answer(route)).await {
+            let handled = deadline::within(applies, asking.answer(route)).await;
+            if asking.body.is_some() && !matches!(handled, Some(Ok(_))) {
+                incoming::spend(&mut asking).await;
+            }
+            match handled {
                 Some(handled) => handled,
                 None => Err(deadline::missed(limit, exchange.repository.as_ref())),
             }

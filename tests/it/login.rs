@@ -560,6 +560,29 @@ async fn blobs_are_mounted_only_from_where_they_may_be_read() {
 }
 
 #[tokio::test]
+async fn who_pushes_without_a_token_hears_that_it_lacks_one() {
+    let daemon = hosting().start().await;
+    daemon.user("alice", "correct horse").await;
+    // It begins to send before it knows, and goes on sending while it is answered.
+    let size = 4 * 1024 * 1024;
+    for _ in 0..20 {
+        let mut raw = Raw::connect(&daemon.url()).await;
+        raw.write(&format!(
+            "PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+        ))
+        .await;
+        for _ in 0..4 {
+            raw.write(&"x".repeat(size / 4)).await;
+        }
+        assert_eq!(raw.head().await.map(|head| head.status), Some(401));
+        // And the connection goes on.
+        raw.finish().await;
+        raw.ask("GET", &format!("{}/v2/", daemon.url()), &[]).await;
+        assert_eq!(raw.head().await.map(|head| head.status), Some(401));
+    }
+}
+
+#[tokio::test]
 async fn policies_and_networks_decide_beside_the_words() {
     let upstream = Upstream::start().await;
     upstream.put("library/app", "latest", &Image::simple(1, 10_000));
