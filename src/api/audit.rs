@@ -16,6 +16,9 @@ use crate::oci::{RepositoryName, Tag};
 use crate::registry::Located;
 use crate::telemetry::{AuditEntry, AuditLog};
 
+/// Bytes of what a client calls itself; headers that are text are ASCII.
+const MOST_AGENT: usize = 256;
+
 /// A decision, until it is told.
 pub(super) struct Audited {
     /// Who was proved, or who said that they are somebody.
@@ -122,6 +125,10 @@ pub(super) fn tell(log: &AuditLog, exchange: &Exchange, audited: &Audited, statu
         allowed: audited.refused.is_none(),
         reason: audited.refused.as_deref(),
         status,
-        agent: exchange.agent.as_ref().and_then(|agent| agent.to_str().ok()),
+        agent: exchange
+            .agent
+            .as_ref()
+            .and_then(|agent| agent.to_str().ok())
+            .map(|agent| &agent[..agent.len().min(MOST_AGENT)]),
     });
 }

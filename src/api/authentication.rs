@@ -96,6 +96,7 @@ impl Asking<'_> {
             // A challenge from where tokens come from would lead clients in a circle.
             (Route::Token, _) => None,
             (Route::Admin(_), _) => Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
+            _ if route.target().is_some_and(Target::falls_through) => None,
             (_, Unproved::Token(_)) => {
                 let scope = route.target().map(|target| scope(target, None, "pull"));
                 self.challenge(scope.as_deref(), Some("invalid_token"))
@@ -185,8 +186,17 @@ impl Asking<'_> {
             }
             return Err(Failure::Denied(rights.message(&wish(action), &why)));
         }
-        let names = [target.name.as_str(), located.name()];
-        if !self.caller.was_granted("repository", &names, need.word) {
+        // With `ns` or a host, the bare name means another repository than to whoever made the token.
+        let whole = target.ns.is_none() && target.host.is_none();
+        let asked = if whole {
+            target.name.as_str()
+        } else {
+            located.name()
+        };
+        if !self
+            .caller
+            .was_granted("repository", &[asked, located.name()], need.word)
+        {
             return Err(Failure::Unauthorized(Unauthorized {
                 message: format!("the token was not made for this: it lacks `{}`", need.word),
                 challenge: self.challenge(Some(&wanted()), Some("insufficient_scope")),

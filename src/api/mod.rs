@@ -268,8 +268,11 @@ impl Asking<'_> {
             Some(target) => Some(self.locate(target, route.intent()).await?),
             None => None,
         };
-        // Whoever asks: what is an upstream's takes no pushes.
-        if route.writes() && matches!(located, Some(Located::PullThrough(_))) {
+        // Whoever asks: what is an upstream's takes no pushes. Where something of ours may lie over it, that would tell
+        // which names do.
+        if let (true, Some(Located::PullThrough(found))) = (route.writes(), &located)
+            && !found.is_overlaid()
+        {
             return Err(Failure::PullThrough);
         }
         let decided = self.authorize(route, located.as_ref());

@@ -104,6 +104,8 @@ pub(super) fn operator(route: &AdminRoute) -> Action {
         | AdminRoute::CreateRepository
         | AdminRoute::ChangeRepository
         | AdminRoute::RemoveRepository => Action::AdminContent,
+        // What takes content away, or brings it.
+        AdminRoute::Job(name) if name.starts_with("bundle-") => Action::AdminContent,
         AdminRoute::Offline(Turn::Write) | AdminRoute::Job(_) => Action::AdminOperate,
     }
 }

@@ -55,6 +55,8 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let json = config.log.format == LogFormat::Json;
     let _logging = start_logging(json, &config.log.level).context("cannot start logging")?;
     raise_open_files();
+    // Hashes of passwords, keys and private images are in the files that we make.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

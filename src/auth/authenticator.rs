@@ -172,14 +172,19 @@ impl Authenticator {
             generation: caller.generation,
             scopes: caller.scopes.to_vec(),
         };
-        let span = self.spans.access;
+        let left = |span: Duration| match caller.ends {
+            // A secret that ends does not live on in what was made of it.
+            Some(end) => span.min(Duration::from_millis(end.0.saturating_sub(now.0))),
+            None => span,
+        };
+        let span = left(self.spans.access);
         let token = self.tokens.make(&grant(access, Use::Access), span, now)?;
         // A certificate is shown each time anyway, and nobody has nothing to come back with.
         let returns = matches!(caller.identity.kind(), Kind::User | Kind::Robot);
         let refresh = (refresh && returns)
             .then(|| {
                 let grant = grant(Vec::new(), Use::Refresh);
-                self.tokens.make(&grant, self.spans.refresh, now)
+                self.tokens.make(&grant, left(self.spans.refresh), now)
             })
             .transpose()?;
         Ok(Issued {
@@ -279,7 +284,9 @@ impl Authenticator {
             .filter(|one| !one.stored.is_slow() && one.expires_at.is_none_or(|end| now < end))
             .find(|one| one.stored.verify(secret));
         let found = found.filter(|_| login.is_good(now)).ok_or(Unproved::Wrong)?;
-        self.of_login(login, found.scopes.as_deref())
+        let caller = self.of_login(login, found.scopes.as_deref())?;
+        let ends = [caller.ends, found.expires_at].into_iter().flatten().min();
+        Ok(Caller { ends, ..caller })
     }
 
     fn of_login(&self, login: &Login, secret: Option<&[Scope]>) -> Result<Caller, Unproved> {
@@ -287,6 +294,7 @@ impl Authenticator {
         let lists = login.scopes.as_deref().into_iter().chain(secret).map(told);
         let mut caller = Caller {
             generation: login.generation,
+            ends: login.expires_at,
             documents: login.documents.clone().into(),
             ..Caller::of(login.identity.clone())
         };
@@ -328,7 +336,7 @@ impl Authenticator {
     }
 
     fn by_token(&self, token: &str, purpose: Use, now: Timestamp) -> Result<Caller, Unproved> {
-        let grant = self.tokens.verify(token, purpose, now).map_err(Unproved::Token)?;
+        let (grant, ends) = self.tokens.verify(token, purpose, now).map_err(Unproved::Token)?;
         let void = Unproved::Token(TokenError::Void);
         // What it was made of has to be there still, and the same.
         let caller = match grant.identity.kind() {
@@ -365,6 +373,7 @@ impl Authenticator {
         };
         Ok(Caller {
             granted: Some(grant.access.into()),
+            ends: [caller.ends, Some(ends)].into_iter().flatten().min(),
             ..caller
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::identity::Identity;
 use super::policy::Document;
 use super::token::Access;
+use crate::clock::Timestamp;
 
 /// Who asks. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Caller {
     pub(super) granted: Option<Arc<[Access]>>,
     /// The state of its login, for tokens.
     pub(super) generation: u64,
+    /// When what it was proved by ends: nothing that is made of it outlives that.
+    pub(super) ends: Option<Timestamp>,
 }
 
 impl Caller {
@@ -39,6 +42,7 @@ impl Caller {
             scopes: Arc::default(),
             granted: None,
             generation: 0,
+            ends: None,
         }
     }
 
@@ -78,6 +82,11 @@ impl Caller {
         if self.is_anonymous() {
             return String::new();
         }
-        format!("{}:{}", self.identity.kind().as_str(), self.identity.name())
+        // Two issuers may call different workloads alike.
+        let (kind, name) = (self.identity.kind().as_str(), self.identity.name());
+        match self.identity.issuer() {
+            Some(issuer) => format!("{kind}:{issuer}:{name}"),
+            None => format!("{kind}:{name}"),
+        }
     }
 }

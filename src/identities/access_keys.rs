@@ -59,14 +59,17 @@ impl MasterKey {
         let mut bytes = [0; KEY];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no key could be made"))?;
         let text = hex::encode(bytes);
-        // Whoever is first has made it.
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.path)?;
+        // Whole or not at all: an empty one would stand in the way for ever.
+        let draft = self.path.with_extension("new");
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        // One that is there already stays.
+        let linked = fs::hard_link(&draft, &self.path);
+        fs::remove_file(&draft)?;
+        linked?;
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }

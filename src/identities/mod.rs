@@ -11,7 +11,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::auth::identity::Account;
@@ -52,6 +52,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Known {
+    /// Rows that cannot be understood, of whom nobody gets in; that there are logins they say all the same.
+    broken: HashSet<String>,
     by_name: HashMap<String, Arc<Entry>>,
     by_access_key: HashMap<String, String>,
 }
@@ -80,6 +82,7 @@ impl Identities {
         for (name, bytes) in index.identities()? {
             let Some(row) = Row::decode(&bytes) else {
                 tracing::error!(name, "an identity cannot be read: it cannot log in");
+                known.broken.insert(name);
                 continue;
             };
             known.put(&name, row, &account);
@@ -99,6 +102,11 @@ impl Identities {
     fn entry(&self, name: &str) -> Option<Arc<Entry>> {
         let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
         known.by_name.get(name).cloned()
+    }
+
+    fn is_broken(&self, name: &str) -> bool {
+        let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.broken.contains(name)
     }
 
     /// All of them, by name.
@@ -164,16 +172,17 @@ impl Identities {
     /// `Unknown`
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         let _turn = self.shared.changing.claim(&name.to_owned()).await;
-        if self.entry(name).is_none() {
+        if self.entry(name).is_none() && !self.is_broken(name) {
             return Err(Error::Unknown(name.to_owned()));
         }
-        // Nobody gets in by it from here on, whether the disk follows or not.
+        // Nobody gets in by it from here on, whether the disk follows or not; where it does not, it can be asked again.
         self.write().forget(name);
-        Ok(self
-            .shared
-            .index
-            .commit(vec![Change::remove_identity(name)])
-            .await?)
+        let change = Change::remove_identity(name);
+        let committed = self.shared.index.commit(vec![change]).await;
+        if committed.is_err() {
+            self.write().broken.insert(name.to_owned());
+        }
+        Ok(committed?)
     }
 
     /// Makes a secret that opens it.
@@ -296,6 +305,7 @@ impl Known {
             Ok(login) => Arc::new(login),
             Err(reason) => {
                 tracing::error!(name, reason, "an identity cannot be read: it cannot log in");
+                self.broken.insert(name.to_owned());
                 return;
             }
         };
@@ -307,6 +317,7 @@ impl Known {
     }
 
     fn forget(&mut self, name: &str) {
+        self.broken.remove(name);
         if let Some(entry) = self.by_name.remove(name) {
             for key in &entry.row.access_keys {
                 self.by_access_key.remove(&key.id);
@@ -322,7 +333,7 @@ impl IdentityStore for Identities {
 
     fn is_empty(&self) -> bool {
         let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.by_name.is_empty()
+        known.by_name.is_empty() && known.broken.is_empty()
     }
 
     fn access_key(&self, id: &str) -> Option<(Arc<Login>, String)> {

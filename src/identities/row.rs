@@ -258,8 +258,11 @@ pub(super) fn checked_scopes(scopes: Vec<String>) -> Result<Vec<String>, Error> 
 }
 
 fn checked_policy(text: String) -> Result<String, Error> {
-    match Document::parse_for(&text, Usage::Identity) {
-        Ok(_) => Ok(text),
-        Err(faults) => Err(Error::Policy(faults.to_string())),
+    let parsed = Document::parse_for(&text, Usage::Identity);
+    let document = parsed.map_err(|faults| Error::Policy(faults.to_string()))?;
+    // A misspelt one would deny nothing.
+    match document.unknown_actions().first() {
+        Some(action) => Err(Error::Policy(format!("there is no action {action}"))),
+        None => Ok(text),
     }
 }

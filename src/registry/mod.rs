@@ -54,6 +54,11 @@ impl Repository {
         &self.place.key
     }
 
+    /// Whether hosted repositories may lie over those of its upstream.
+    pub fn is_overlaid(&self) -> bool {
+        self.place.upstream.config().overlay
+    }
+
     /// Whether the configuration lets anybody have this tag of it, or what is asked for without one.
     fn permit(&self, tag: Option<&Tag>) -> Result<(), Error> {
         let upstream = &self.place.upstream;

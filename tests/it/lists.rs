@@ -94,3 +94,46 @@ async fn what_is_pushed_over_an_upstream_comes_before_it_but_at_the_mirror_door(
     let push = hosting.at("docker-hub/library/other", "blobs/uploads/");
     assert_error(&send(Method::POST, push, &[], "").await, 405, "UNSUPPORTED");
 }
+
+#[tokio::test]
+async fn what_the_cache_lets_go_of_is_not_taken_from_those_who_pushed_it() {
+    let upstream = Upstream::start().await;
+    let image = Image::simple(1, 10_000);
+    upstream.put("library/app", "1.0", &image);
+    let hosting = Hosting::of(crate::hosting::over(Daemon::over(&upstream))).await;
+    hosting.push("acme/app", "v1", &image).await;
+    let name = "docker-hub/library/app";
+    assert_eq!(get(hosting.daemon.manifest_url(name, "1.0")).await.status, 200);
+    let reference = format!("{name}@{}", image.root().digest);
+    let url = format!("{}/api/purge", hosting.daemon.url());
+    for content in [false, true] {
+        let body = serde_json::json!({ "ref": reference, "content": content }).to_string();
+        let json = [("content-type", "application/json")];
+        let purged = send(Method::POST, &url, &json, body).await;
+        assert!([200, 404].contains(&purged.status), "{}", purged.text());
+        hosting.assert_holds("acme/app", "v1", &image).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mount_goes_by_the_door_that_a_pull_goes_by() {
+    let upstream = Upstream::start().await;
+    let image = Image::simple(1, 10_000);
+    upstream.put("library/app", "1.0", &image);
+    let mut hosting = Hosting::of(crate::hosting::over(Daemon::over(&upstream))).await;
+    let name = "docker-hub/library/app";
+    let layer = image.blobs()[0].digest.clone();
+    assert_eq!(get(hosting.daemon.blob_url(name, &layer)).await.status, 200);
+    let mount = format!("blobs/uploads/?mount={layer}&from={name}");
+    let ask = async |hosting: &Hosting, repository: &str| {
+        send(Method::POST, hosting.at(repository, &mount), &[], "")
+            .await
+            .status
+    };
+    assert_eq!(ask(&hosting, "acme/one").await, 201);
+    let deny = "WHARFINGER__UPSTREAM__DOCKER_HUB__DENY";
+    hosting.daemon.set_env(deny, Some("library/app"));
+    hosting.daemon.restart().await;
+    assert_eq!(ask(&hosting, "acme/two").await, 202);
+    assert_eq!(hosting.status("acme/two", &format!("blobs/{layer}")).await, 404);
+}

@@ -470,6 +470,35 @@ async fn tokens_that_are_not_ours_or_were_altered_prove_nothing() {
     for shown in ["Basic !", "Digest x", "Bearer", "Negotiate abc"] {
         assert_eq!(daemon.ask("GET", "/v2/", shown).await.status, 401, "{shown}");
     }
+    // Nor does a token lead to another one, whatever it was made for.
+    for query in [
+        "service=wharfinger&offline_token=true",
+        "scope=repository:team/app:push",
+    ] {
+        assert_eq!(daemon.token(query, &bearer(&token)).await.status, 401, "{query}");
+    }
+    // A secret that ends takes along what is made of it.
+    let (_, told) = daemon
+        .cli(&["token", "create", "alice", "--expires", "100s", "--json"], "")
+        .await;
+    let made: Value = serde_json::from_str(&told).expect("JSON");
+    let short = basic("alice", made["made"]["secret"].as_str().expect("a secret"));
+    let login = daemon.token("offline_token=true", &short).await.json();
+    assert!(login["expires_in"].as_u64().expect("seconds") <= 100, "{login}");
+    let claims = decode(
+        login["refresh_token"]
+            .as_str()
+            .and_then(|token| token.split('.').nth(1))
+            .expect("claims"),
+    );
+    let claims: Value = serde_json::from_str(&claims).expect("JSON");
+    let seconds = |name: &str| claims[name].as_u64().expect("seconds");
+    assert!(seconds("exp") - seconds("iat") <= 100, "{claims}");
+    // And asking for one thing a hundred times is asking for it once.
+    let many = "scope=registry:catalog:*&".repeat(100);
+    let token_once = token_of(&daemon.token("scope=registry:catalog:*", "").await);
+    let token_many = token_of(&daemon.token(&many, "").await);
+    assert_eq!(token_once.len(), token_many.len());
     // Another daemon signs with another key.
     let another = hosting().start().await;
     another.user("alice", "correct horse").await;

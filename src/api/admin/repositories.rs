@@ -144,8 +144,14 @@ async fn wanted(asking: &mut Asking<'_>) -> Result<(RepositoryName, SettingsChan
         asking.admit_to(Action::AdminIdentities)?;
     }
     if let Wish::Is(text) = &wanted.policy {
-        Document::parse_for(text, Usage::Repository)
+        let document = Document::parse_for(text, Usage::Repository)
             .map_err(|faults| invalid(format!("the policy cannot be used: {faults}")))?;
+        // A misspelt one would deny nothing.
+        if let Some(action) = document.unknown_actions().first() {
+            return Err(invalid(format!(
+                "the policy cannot be used: there is no action {action}"
+            )));
+        }
     }
     let change = SettingsChange {
         description: wanted.description,

@@ -16,7 +16,8 @@ use crate::api::incoming;
 use crate::api::permission;
 use crate::api::reply::{JSON, Reply};
 use crate::api::rescue::{Failure, Unauthorized};
-use crate::auth::token::Access;
+use crate::api::route::Route;
+use crate::auth::token::{Access, TokenError};
 use crate::auth::{Offered, Unproved};
 use crate::clock::Timestamp;
 use crate::oci::RepositoryName;
@@ -88,6 +89,13 @@ struct Answer<'a> {
 /// Makes a token.
 pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     let form = asking.method == Method::POST;
+    // A token bounds whoever shows it: it is not the way to another.
+    if asking.caller.shows_token() {
+        return Err(Failure::Unauthorized(Unauthorized {
+            message: "tokens are made of a login, not of a token".to_owned(),
+            challenge: None,
+        }));
+    }
     let wanted = if form {
         let body = incoming::whole(asking, LONGEST_FORM).await?;
         let wanted = Wanted::read(&body);
@@ -108,7 +116,14 @@ pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Fail
     }
     let mut access = Vec::new();
     for scope in &wanted.scopes {
-        access.extend(granted(asking, scope).await);
+        let Some(more) = granted(asking, scope).await else {
+            continue;
+        };
+        let known: Option<&mut Access> = access.iter_mut().find(|known: &&mut Access| known.is_of(&more));
+        match known {
+            Some(known) => known.add(more),
+            None => access.push(more),
+        }
     }
     let said = form.then(|| {
         let said = access
@@ -118,11 +133,16 @@ pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Fail
     });
     let now = Timestamp::now();
     let authenticator = &asking.shared.auth.authenticator;
+    // Of a refresh token there is no second one: the first's end is the end.
+    let refresh = wanted.refresh && wanted.refresh_token.is_none();
     let issued = authenticator
-        .issue(&asking.caller, access, wanted.refresh, now)
-        .map_err(|error| {
-            tracing::error!(%error, "no token can be made");
-            Failure::NoToken
+        .issue(&asking.caller, access, refresh, now)
+        .map_err(|error| match error {
+            TokenError::Long => Failure::TokenRequest("invalid_scope", "too many scopes"),
+            error => {
+                tracing::error!(%error, "no token can be made");
+                Failure::NoToken
+            }
         })?;
     let answer = Answer {
         token: &issued.access,
@@ -143,6 +163,7 @@ pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Fail
 /// Who asks, as the form says.
 async fn prove_by_form(asking: &mut Asking<'_>, wanted: &Wanted) -> Result<(), Failure> {
     let missing = |reason| Err(Failure::TokenRequest("invalid_request", reason));
+    let shown = Offered::Basic(wanted.name.clone().unwrap_or_default(), String::new());
     let authenticator = &asking.shared.auth.authenticator;
     let proved = match wanted.grant.as_deref() {
         Some("password") => match (&wanted.name, &wanted.secret) {
@@ -171,15 +192,22 @@ async fn prove_by_form(asking: &mut Asking<'_>, wanted: &Wanted) -> Result<(), F
         }
         None => return missing("grant_type is missing"),
     };
-    asking.caller = proved.map_err(|error| match error {
-        Unproved::Throttled(after) => Failure::Throttled(after),
-        Unproved::Exposed => Failure::Denied(error.to_string()),
-        // Without a challenge, which would lead back to here.
-        other => Failure::Unauthorized(Unauthorized {
-            message: other.to_string(),
-            challenge: None,
-        }),
-    })?;
+    match proved {
+        Ok(caller) => asking.caller = caller,
+        Err(error) => {
+            asking.note_unproved(&shown, &error);
+            return Err(match error {
+                Unproved::Throttled(after) => Failure::Throttled(after),
+                Unproved::Exposed => Failure::Denied(error.to_string()),
+                // Without a challenge, which would lead back to here.
+                other => Failure::Unauthorized(Unauthorized {
+                    message: other.to_string(),
+                    challenge: None,
+                }),
+            });
+        }
+    }
+    asking.note_decision(&Route::Token, None, None);
     Ok(())
 }
 

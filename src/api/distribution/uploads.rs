@@ -73,8 +73,15 @@ async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Dige
             name: &name,
         };
         match registry.locate(&asked, Intent::Read).await {
-            // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too.
-            Ok(source) if may_take(asking, &source, &from) => sources.extend(key(&source)),
+            // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too: by the same
+            // door, which knows what is denied there, and what is private.
+            Ok(source) if may_take(asking, &source, &from) => {
+                let had = match &source {
+                    Located::PullThrough(cached) => registry.blob_size(cached, digest).await.is_ok(),
+                    _ => true,
+                };
+                sources.extend(key(&source).filter(|_| had));
+            }
             _ => {}
         }
     } else {

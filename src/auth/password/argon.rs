@@ -1,8 +1,9 @@
 //! Argon2 (RFC 9106) in PHC string format: `$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>`. Used by `stored` alone.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
@@ -22,6 +23,14 @@ const MOST_LANES: u32 = 16;
 /// Bytes that make sense: RFC 9106 asks for 8 of salt, PHC string format for 10 to 64 of output.
 const SALT: std::ops::RangeInclusive<usize> = 8..=64;
 const OUTPUT: std::ops::RangeInclusive<usize> = 10..=64;
+
+/// How much memory of usual hashes is kept for the next: else each thread that ever computed one would keep its own.
+const SPARE: usize = 4;
+
+fn spare() -> MutexGuard<'static, Vec<Vec<Block>>> {
+    static KEPT: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Clone)]
 pub(super) struct Argon {
@@ -111,7 +120,18 @@ impl Argon {
     fn compute(&self, password: &str) -> Option<Vec<u8>> {
         let mut output = vec![0; self.output.len()];
         let argon = Argon2::new(self.algorithm, self.version, self.params.clone());
-        let computed = argon.hash_password_into(password.as_bytes(), &self.salt, &mut output);
+        let count = self.params.block_count();
+        let mut memory = spare().pop().unwrap_or_default();
+        memory.resize(memory.len().max(count), Block::default());
+        let blocks = &mut memory[..count];
+        let computed =
+            argon.hash_password_into_with_memory(password.as_bytes(), &self.salt, &mut output, blocks);
+        if memory.len() <= MEMORY as usize {
+            let mut spare = spare();
+            if spare.len() < SPARE {
+                spare.push(memory);
+            }
+        }
         if let Err(error) = &computed {
             tracing::error!(%error, "a password cannot be compared");
         }

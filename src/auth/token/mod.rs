@@ -16,8 +16,11 @@ use super::identity::{Account, Identity, Kind};
 
 pub use keys::{KeySource, Keys};
 
-/// Tokens that are remembered as verified.
-const REMEMBERED: u64 = 50_000;
+/// Bytes of tokens that are remembered as verified, and how many each byte of one's text takes in memory.
+const REMEMBERED: u64 = 32 * 1024 * 1024;
+const WEIGHT: u32 = 4;
+/// And for how long after they were shown last.
+const FORGOTTEN: Duration = Duration::from_mins(10);
 /// How far the clocks of those who share a data folder's backup may be apart.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// Longer texts are no tokens of ours.
@@ -43,6 +46,22 @@ pub struct Access {
     pub name: String,
     /// `pull`, `push`, `delete`, or `*`.
     pub actions: Vec<String>,
+}
+
+impl Access {
+    /// Whether both are about one thing.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.name == other.name
+    }
+
+    /// Grants what `other` does, too.
+    pub fn add(&mut self, other: Self) {
+        for action in other.actions {
+            if !self.actions.contains(&action) {
+                self.actions.push(action);
+            }
+        }
+    }
 }
 
 /// Who was proved, and what was granted.
@@ -75,6 +94,9 @@ pub enum TokenError {
     /// Whoever had it made is no more, or has another password.
     #[error("the token is void: log in again")]
     Void,
+    /// It would be longer than those that are taken.
+    #[error("too much is asked for at once")]
+    Long,
     /// Keys cannot be used.
     #[error("tokens cannot be signed")]
     Keys,
@@ -108,7 +130,8 @@ pub struct Tokens {
     keys: Arc<Keys>,
     /// Both the issuer and the audience: what the challenge calls `service`.
     service: Arc<str>,
-    verified: moka::sync::Cache<[u8; 32], Arc<(Grant, u64)>>,
+    /// With the length of each.
+    verified: moka::sync::Cache<[u8; 32], (Arc<(Grant, u64)>, u32)>,
 }
 
 impl Tokens {
@@ -117,7 +140,11 @@ impl Tokens {
         Self {
             keys,
             service: service.into(),
-            verified: moka::sync::Cache::new(REMEMBERED),
+            verified: moka::sync::Cache::builder()
+                .weigher(|_, (_, size): &(_, u32)| size.saturating_mul(WEIGHT))
+                .max_capacity(REMEMBERED)
+                .time_to_idle(FORGOTTEN)
+                .build(),
         }
     }
 
@@ -148,7 +175,12 @@ impl Tokens {
             kid: Some(key.id.clone()),
             ..Header::new(Algorithm::EdDSA)
         };
-        jsonwebtoken::encode(&header, &claims, &key.private).map_err(|_| TokenError::Keys)
+        let token = jsonwebtoken::encode(&header, &claims, &key.private).map_err(|_| TokenError::Keys)?;
+        // One that would not be taken back is not handed out.
+        if token.len() > LONGEST {
+            return Err(TokenError::Long);
+        }
+        Ok(token)
     }
 
     /// What a token of ours says, if it counts at `now` for this use. Whether the identity still exists, in the same
@@ -156,16 +188,25 @@ impl Tokens {
     ///
     /// # Errors
     /// Why it does not count.
-    pub fn verify(&self, token: &str, purpose: Use, now: Timestamp) -> Result<Grant, TokenError> {
+    pub fn verify(
+        &self,
+        token: &str,
+        purpose: Use,
+        now: Timestamp,
+    ) -> Result<(Grant, Timestamp), TokenError> {
         if token.len() > LONGEST {
             return Err(TokenError::Invalid);
         }
         let name: [u8; 32] = Sha256::digest(token).into();
-        let known = if let Some(known) = self.verified.get(&name) {
+        let known = if let Some((known, _)) = self.verified.get(&name) {
             known
         } else {
             let known = Arc::new(self.read(token, now)?);
-            self.verified.insert(name, known.clone());
+            // Anybody may have those of nobody made, as many as they like.
+            if !known.0.identity.is_anonymous() {
+                let size = u32::try_from(token.len()).unwrap_or(u32::MAX);
+                self.verified.insert(name, (known.clone(), size));
+            }
             known
         };
         let (grant, expires) = &*known;
@@ -175,7 +216,7 @@ impl Tokens {
         if grant.purpose != purpose {
             return Err(TokenError::Misused);
         }
-        Ok(grant.clone())
+        Ok((grant.clone(), Timestamp(expires.saturating_mul(1000))))
     }
 
     fn read(&self, token: &str, now: Timestamp) -> Result<(Grant, u64), TokenError> {

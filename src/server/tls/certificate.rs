@@ -45,8 +45,9 @@ impl ClientCertificate {
     /// its first DNS name.
     pub fn name(&self) -> Option<&str> {
         let uri = self.uris.first().map(String::as_str);
-        uri.or(self.common_name.as_deref())
-            .or(self.dns_names.first().map(String::as_str))
+        // A common name that looks like a URI is none.
+        let common = self.common_name.as_deref().filter(|name| !name.contains("://"));
+        uri.or(common).or(self.dns_names.first().map(String::as_str))
     }
 }
 

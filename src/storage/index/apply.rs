@@ -144,6 +144,7 @@ impl<'t> Applier<'t> {
             Action::RemoveUnheld(digest) if self.holders.has_prefix(&digest.to_key())? => Ok(()),
             Action::RemoveBlob(digest) | Action::RemoveUnheld(digest) => self.remove_blob(digest),
             Action::PutManifest(digest, row, outline, at) => self.put_manifest(digest, row, outline, *at),
+            Action::RemoveManifest(digest) if self.is_hosted(digest)? => self.remove_cached_share(digest),
             Action::RemoveManifest(digest) => self.remove_manifest(digest),
             Action::PutTag(repository, tag, row) => self.put_tag(&tag_key(repository, tag.as_str()), row),
             Action::RemoveTag(repository, tag) => {
@@ -382,6 +383,28 @@ impl<'t> Applier<'t> {
                 && !self.has_child(&parent)?
             {
                 self.removed.childless.push(parent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what the cache has of a manifest that a hosted repository holds: nobody but that one's owner removes the
+    /// manifest itself (law 3).
+    fn remove_cached_share(&mut self, digest: &Digest) -> Result<(), Error> {
+        let key = digest.to_key();
+        let cached = |name: &Vec<u8>| !name.starts_with(HOSTED.as_bytes());
+        for tag in self.tagged.suffixes(&key)?.into_iter().filter(cached) {
+            if self.remove_tag(&tag)? {
+                self.removed.tags.extend(split_tag(&tag));
+            }
+        }
+        for repository in self.holders.suffixes(&key)?.into_iter().filter(cached) {
+            self.referrers.remove(&[&repository, &b"\0"[..], &key].concat())?;
+            let Ok(repository) = String::from_utf8(repository) else {
+                continue;
+            };
+            if self.remove_link(&repository, digest)? {
+                self.removed.links.push((repository, *digest));
             }
         }
         Ok(())

@@ -114,7 +114,14 @@ impl Model {
                 )
             }
             Step::RemoveManifest(m) => {
-                self.remove_manifest(*m);
+                if self.links.contains(&(HOSTED_ONE, *m)) {
+                    // What was pushed stays: only the cache's share of it goes.
+                    self.tags
+                        .retain(|(r, _), pointed| pointed != m || *r == HOSTED_ONE);
+                    self.links.retain(|(r, linked)| linked != m || *r == HOSTED_ONE);
+                } else {
+                    self.remove_manifest(*m);
+                }
                 Change::remove_manifest(&digest(*m))
             }
             Step::RemoveHosted(m) => {
