@@ -124,14 +124,22 @@ struct Claims {
     scopes: Vec<Vec<String>>,
 }
 
+/// A token whose signature was found good.
+struct Verified {
+    grant: Grant,
+    /// In seconds since 1970.
+    expires: u64,
+    /// Bytes of its text.
+    size: u32,
+}
+
 /// Makes tokens, and knows them again. Clones share the keys.
 #[derive(Clone)]
 pub struct Tokens {
     keys: Arc<Keys>,
     /// Both the issuer and the audience: what the challenge calls `service`.
     service: Arc<str>,
-    /// With the length of each.
-    verified: moka::sync::Cache<[u8; 32], (Arc<(Grant, u64)>, u32)>,
+    verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
 }
 
 impl Tokens {
@@ -141,7 +149,7 @@ impl Tokens {
             keys,
             service: service.into(),
             verified: moka::sync::Cache::builder()
-                .weigher(|_, (_, size): &(_, u32)| size.saturating_mul(WEIGHT))
+                .weigher(|_, known: &Arc<Verified>| known.size.saturating_mul(WEIGHT))
                 .max_capacity(REMEMBERED)
                 .time_to_idle(FORGOTTEN)
                 .build(),
@@ -198,18 +206,19 @@ impl Tokens {
             return Err(TokenError::Invalid);
         }
         let name: [u8; 32] = Sha256::digest(token).into();
-        let known = if let Some((known, _)) = self.verified.get(&name) {
+        let known = if let Some(known) = self.verified.get(&name) {
             known
         } else {
-            let known = Arc::new(self.read(token, now)?);
+            let (grant, expires) = self.read(token, now)?;
+            let size = u32::try_from(token.len()).unwrap_or(u32::MAX);
+            let known = Arc::new(Verified { grant, expires, size });
             // Anybody may have those of nobody made, as many as they like.
-            if !known.0.identity.is_anonymous() {
-                let size = u32::try_from(token.len()).unwrap_or(u32::MAX);
-                self.verified.insert(name, (known.clone(), size));
+            if !known.grant.identity.is_anonymous() {
+                self.verified.insert(name, known.clone());
             }
             known
         };
-        let (grant, expires) = &*known;
+        let Verified { grant, expires, .. } = &*known;
         if now.0 / 1000 >= expires.saturating_add(LEEWAY.as_secs()) {
             return Err(TokenError::Expired);
         }
