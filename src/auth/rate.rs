@@ -35,9 +35,14 @@ impl RequestRate {
         }
     }
 
+    /// Whether there is a limit.
+    pub fn is_on(&self) -> bool {
+        self.interval != 0
+    }
+
     /// Whether one more is too many, and for how long.
     pub fn take(&self, caller: &Caller, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        if self.interval == 0 {
+        if !self.is_on() {
             return None;
         }
         let key = match (caller.is_anonymous(), from) {
