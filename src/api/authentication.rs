@@ -138,7 +138,8 @@ impl Asking<'_> {
         if door == Door::Mirror || shown || auth.rights.is_open(from) {
             return Ok(());
         }
-        if auth.rights.admit_anonymous(from) && !auth.authenticator.has_logins() {
+        let takes_logins = auth.authenticator.has_logins() || auth.authenticator.takes_upstream_logins();
+        if auth.rights.admit_anonymous(from) && !takes_logins {
             return Ok(());
         }
         Err(self.login_needed(None))
@@ -319,7 +320,8 @@ impl Asking<'_> {
     }
 
     fn login_needed(&self, scope: Option<&str>) -> Failure {
-        let message = if self.shared.auth.authenticator.has_logins() {
+        let authenticator = &self.shared.auth.authenticator;
+        let message = if authenticator.has_logins() || authenticator.takes_upstream_logins() {
             "authentication required"
         } else {
             "authentication required, and nobody can log in yet: `wharfinger user add NAME`"
@@ -339,7 +341,7 @@ impl Asking<'_> {
 
     /// `WWW-Authenticate`, with the way to `/token` as the client reaches us (distribution, "Token Authentication
     /// Specification"). `None` where nobody knows how that is.
-    fn challenge(&self, scope: Option<&str>, error: Option<&str>) -> Option<HeaderValue> {
+    pub(super) fn challenge(&self, scope: Option<&str>, error: Option<&str>) -> Option<HeaderValue> {
         let base = if let Some(url) = &self.shared.options.public_url {
             url.clone()
         } else {
@@ -358,6 +360,11 @@ impl Asking<'_> {
             }
         }
         HeaderValue::try_from(text).ok()
+    }
+
+    /// The same for pulling from a repository.
+    pub(super) fn challenge_for(&self, target: &Target<'_>, located: &Located) -> Option<HeaderValue> {
+        self.challenge(Some(&scope(target, Some(located), "pull")), None)
     }
 
     /// The host by which the client reaches us. Nothing but a host gets into the challenge.

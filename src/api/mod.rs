@@ -23,6 +23,7 @@ mod reply;
 mod request_id;
 mod rescue;
 mod route;
+mod upstream_login;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -264,6 +265,9 @@ impl Asking<'_> {
     async fn answer(&mut self, route: &Route<'_>) -> Result<Reply, Failure> {
         self.authenticate(route).await?;
         self.pace(route)?;
+        if self.caller.upstream_login().is_some() {
+            Box::pin(self.try_upstream_login(route)).await?;
+        }
         let located = match route.target() {
             Some(target) => Some(self.locate(target, route.intent()).await?),
             None => None,
@@ -306,15 +310,27 @@ impl Asking<'_> {
         located: Located,
     ) -> Result<Reply, Failure> {
         match located {
-            Located::PullThrough(found) => match route {
-                Route::Manifest(_, reference) => distribution::manifests::get(self, &found, reference).await,
-                Route::Blob(_, digest) => distribution::blobs::get(self, &found, digest).await,
-                Route::Tags(_, page) => Box::pin(distribution::tags::list(self, &found, target, *page)).await,
-                Route::Referrers(_, digest) => {
-                    Box::pin(distribution::referrers::list(self, &found, digest)).await
-                }
-                _ => Err(Failure::PullThrough),
-            },
+            Located::PullThrough(found) => {
+                let login = self.upstream_login(&found, target)?;
+                let found = match &login {
+                    Some(login) => found.asked_for_by(&upstream_login::identity(login)),
+                    None => found,
+                };
+                let answered = match route {
+                    Route::Manifest(_, reference) => {
+                        distribution::manifests::get(self, &found, reference).await
+                    }
+                    Route::Blob(_, digest) => distribution::blobs::get(self, &found, digest).await,
+                    Route::Tags(_, page) => {
+                        Box::pin(distribution::tags::list(self, &found, target, *page)).await
+                    }
+                    Route::Referrers(_, digest) => {
+                        Box::pin(distribution::referrers::list(self, &found, digest)).await
+                    }
+                    _ => Err(Failure::PullThrough),
+                };
+                answered.map_err(|failure| self.login_wanted(failure, target, &found, login.as_ref()))
+            }
             Located::Hosted(found) => self.handle_hosted(route, target, &found).await,
             Located::Absent(name) => {
                 if let Route::Referrers(..) = route {

@@ -297,6 +297,9 @@ fn registry_told(kind: ErrorKind) -> Told {
     match kind {
         ErrorKind::NameUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
         ErrorKind::Denied => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied),
+        ErrorKind::LoginNeeded | ErrorKind::LoginRejected => {
+            Told::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized)
+        }
         ErrorKind::ReferenceInvalid => Told::new(StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         // Schema 1 is there and cannot be served. docker and podman show the message of just this code, and a client
         // with another place to ask goes on there.

@@ -96,6 +96,10 @@ pub fn open(config: &Config, secured: bool, cache: &Cache) -> anyhow::Result<(Ac
         },
     )
     .context("cannot check passwords")?;
+    let upstreams = config.upstreams.iter().filter(|upstream| upstream.caller_check);
+    let authenticator = authenticator
+        .taking_logins_of(upstreams.map(|upstream| upstream.prefix.clone()))
+        .context("cannot know logins again")?;
     let access = Access {
         rights: rights(auth)?,
         authenticator,

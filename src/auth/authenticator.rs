@@ -16,6 +16,7 @@ use super::policy::Document;
 use super::scope::{self, Scope};
 use super::store::{IdentityStore, Login};
 use super::token::{Access, Grant, TokenError, Tokens, Use};
+use super::upstream_login::{UpstreamLogin, UpstreamLogins};
 
 /// How many lists of scopes are remembered as policies.
 const REMEMBERED: u64 = 10_000;
@@ -82,6 +83,7 @@ pub struct Authenticator {
     htpasswd: Option<Arc<Htpasswd>>,
     issuers: Vec<Issuer>,
     passwords: Passwords,
+    upstreams: UpstreamLogins,
     tokens: Tokens,
     account: Account,
     spans: Spans,
@@ -106,11 +108,53 @@ impl Authenticator {
             htpasswd,
             issuers,
             passwords: Passwords::new()?,
+            upstreams: UpstreamLogins::new([])?,
             tokens,
             account,
             spans,
             bounds: moka::sync::Cache::new(REMEMBERED),
         })
+    }
+
+    /// The same, which takes logins of the upstreams with these prefixes, too.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn taking_logins_of(self, prefixes: impl IntoIterator<Item = String>) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            upstreams: UpstreamLogins::new(prefixes)?,
+            ..self
+        })
+    }
+
+    /// Whether logins of upstreams are taken.
+    pub fn takes_upstream_logins(&self) -> bool {
+        self.upstreams.are_taken()
+    }
+
+    /// The login that a client brought for the upstream `prefix`, under its name there. `None` where that is not asked
+    /// about callers.
+    pub fn upstream_login(&self, prefix: &str, name: &str, secret: &str) -> Option<Arc<UpstreamLogin>> {
+        self.upstreams.of(prefix, name, secret).map(Arc::new)
+    }
+
+    /// How long to wait before an upstream is asked about this login.
+    pub fn upstream_wait(&self, login: &UpstreamLogin, from: Option<IpAddr>) -> Option<Duration> {
+        self.upstreams.wait(login, from)
+    }
+
+    /// What an upstream said of a login. One that it takes is held for as long as tokens of it last.
+    pub fn upstream_told(&self, login: &Arc<UpstreamLogin>, from: Option<IpAddr>, right: bool) {
+        self.upstreams.tried(login, from, right);
+        if right {
+            self.upstreams.hold(login);
+        }
+    }
+
+    /// Whether the upstream took this login minutes ago.
+    pub fn is_held(&self, login: &UpstreamLogin) -> bool {
+        let held = self.upstreams.held(login.number());
+        held.is_some_and(|held| held.fingerprint() == login.fingerprint())
     }
 
     /// Whether anybody can log in at all.
@@ -208,6 +252,14 @@ impl Authenticator {
         if let Some(issuer) = self.issuer_of(password) {
             return self.by_id_token(issuer, password, arrival.now).await;
         }
+        if let Some(login) = self.upstreams.named(name, password) {
+            if let Some(wait) = self.upstreams.wait(&login, arrival.from) {
+                return Err(Unproved::Throttled(wait));
+            }
+            return self
+                .of_upstream(Arc::new(login), arrival.now)
+                .ok_or(Unproved::Wrong);
+        }
         let login = self.store.find(name);
         if password.starts_with(Secret::PREFIX) {
             // So much chance is in one that no guess comes true: there is nothing to slow down.
@@ -275,6 +327,20 @@ impl Authenticator {
             ..Caller::of(workload.identity)
         };
         self.bounded(caller, vec![workload.scopes])
+    }
+
+    /// Whoever brought a login of an upstream: it may read there what the upstream says, as far as we let callers at all.
+    fn of_upstream(&self, login: Arc<UpstreamLogin>, now: Timestamp) -> Option<Caller> {
+        let name = format!("{}/{}", login.prefix(), login.name());
+        let identity = Identity::named(Kind::Upstream, &name, self.account.clone()).ok()?;
+        let there = vec![format!("pull,list:{}/*", login.prefix())];
+        let caller = Caller {
+            generation: login.number(),
+            ends: Some(now.after(UpstreamLogins::HELD)),
+            upstream: Some(login),
+            ..Caller::of(identity)
+        };
+        self.bounded(caller, vec![there])
     }
 
     fn by_secret(&self, login: &Login, secret: &str, now: Timestamp) -> Result<Caller, Unproved> {
@@ -367,6 +433,14 @@ impl Authenticator {
                 let scopes = grant.scopes.into_iter().next().unwrap_or_default();
                 let identity = grant.identity;
                 self.workload(Workload { identity, scopes }).ok_or(void)?
+            }
+            Kind::Upstream => {
+                let held = self.upstreams.held(grant.generation).ok_or(void)?;
+                let caller = self.of_upstream(held, now).ok_or(void)?;
+                if caller.identity != grant.identity {
+                    return Err(void);
+                }
+                caller
             }
             // Nobody hands such out.
             Kind::Operator => return Err(void),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::identity::Identity;
 use super::policy::Document;
 use super::token::Access;
+use super::upstream_login::UpstreamLogin;
 use crate::clock::Timestamp;
 
 /// Who asks. Cheap to clone.
@@ -21,6 +22,8 @@ pub struct Caller {
     pub(super) scopes: Arc<[Vec<String>]>,
     /// What its token was granted; `None` when it shows none.
     pub(super) granted: Option<Arc<[Access]>>,
+    /// Its login at an upstream, if that is what it brought.
+    pub(super) upstream: Option<Arc<UpstreamLogin>>,
     /// The state of its login, for tokens.
     pub(super) generation: u64,
     /// When what it was proved by ends: nothing that is made of it outlives that.
@@ -41,6 +44,7 @@ impl Caller {
             bounds: Arc::default(),
             scopes: Arc::default(),
             granted: None,
+            upstream: None,
             generation: 0,
             ends: None,
         }
@@ -49,6 +53,11 @@ impl Caller {
     /// Whether nobody said who asks.
     pub fn is_anonymous(&self) -> bool {
         self.identity.is_anonymous()
+    }
+
+    /// The login at an upstream that it brought instead of one of ours. What it may read there is not known yet.
+    pub fn upstream_login(&self) -> Option<&Arc<UpstreamLogin>> {
+        self.upstream.as_ref()
     }
 
     /// Whether it shows a token of ours.

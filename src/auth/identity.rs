@@ -63,6 +63,8 @@ pub enum Kind {
     Workload,
     /// A machine, by a certificate.
     Certificate,
+    /// Somebody with a login at an upstream, which is asked what may be read by it.
+    Upstream,
     /// Whoever runs the daemon: the root of the account.
     Operator,
 }
@@ -76,6 +78,7 @@ impl Kind {
             Self::Robot => "robot",
             Self::Workload => "workload",
             Self::Certificate => "certificate",
+            Self::Upstream => "upstream",
             Self::Operator => "operator",
         }
     }
@@ -85,6 +88,7 @@ impl Kind {
         match self {
             Self::Workload => "workload/",
             Self::Certificate => "certificate/",
+            Self::Upstream => "upstream/",
             _ => "",
         }
     }
@@ -135,7 +139,7 @@ impl Identity {
         match kind {
             Kind::Anonymous => return Ok(Self::anonymous()),
             Kind::Operator => return Ok(Self::operator(account)),
-            Kind::User | Kind::Robot | Kind::Workload | Kind::Certificate => {}
+            Kind::User | Kind::Robot | Kind::Workload | Kind::Certificate | Kind::Upstream => {}
         }
         let long = name.is_empty() || name.chars().count() > 256;
         // A slash would make the ARN of another kind of it.
@@ -177,8 +181,8 @@ impl Identity {
         &self.account
     }
 
-    /// What policies call it: `arn:aws:iam::<account>:user/<name>`, with `workload/` or `certificate/` before the
-    /// names of those, or the account's root. `None` for nobody in particular.
+    /// What policies call it: `arn:aws:iam::<account>:user/<name>`, with `workload/`, `certificate/` or `upstream/`
+    /// before the names of those, or the account's root. `None` for nobody in particular.
     pub fn arn(&self) -> Option<&str> {
         self.arn.as_deref()
     }
@@ -235,6 +239,11 @@ mod tests {
                 Kind::Certificate,
                 "node-1",
                 Some("arn:aws:iam::000000000000:user/certificate/node-1"),
+            ),
+            (
+                Kind::Upstream,
+                "ghcr.io/octocat",
+                Some("arn:aws:iam::000000000000:user/upstream/ghcr.io/octocat"),
             ),
             (Kind::Operator, "alice", Some("arn:aws:iam::000000000000:root")),
             (Kind::Anonymous, "alice", None),

@@ -17,6 +17,7 @@ mod rights;
 mod scope;
 mod store;
 pub mod token;
+mod upstream_login;
 
 pub use authenticator::{Arrival, Authenticator, Issued, Spans, Unproved};
 pub use caller::Caller;
@@ -26,3 +27,4 @@ pub use rate::RequestRate;
 pub use rights::{Circumstances, Rights, Wish};
 pub use scope::{Scope, ScopeError};
 pub use store::{IdentityStore, Login, LoginSecret};
+pub use upstream_login::UpstreamLogin;

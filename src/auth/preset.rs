@@ -17,7 +17,8 @@ use super::scope;
 pub struct Presets {
     /// What everyone may do, with a login or without.
     pub anonymous: Vec<Word>,
-    /// Who may pull and list: names as they follow `user/` in an ARN, or `*` for everyone with a login.
+    /// Who may pull and list: names as they follow `user/` in an ARN, `*` for everyone with a login, or
+    /// `upstream/ghcr.io/*` for everyone with a login there.
     pub readers: Vec<String>,
     /// Who may pull, list and push; likewise.
     pub writers: Vec<String>,
@@ -52,13 +53,25 @@ impl Presets {
             ("admins", Self::ADMIN, &self.admins),
         ] {
             if names.iter().any(|name| name == "*") {
-                // Whoever has a login has an ARN.
-                let logged_in = json!({"Null": {"aws:PrincipalArn": "false"}});
+                // Whoever has a login has an ARN; one at an upstream is none of ours.
+                let logged_in = json!({
+                    "Null": {"aws:PrincipalArn": "false"},
+                    "StringNotEquals": {"wharfinger:Kind": "upstream"},
+                });
                 statements.push(statement(sid, words, &json!("*"), Some(logged_in)));
-            } else if !names.is_empty() {
-                let arn = |name: &String| format!("arn:aws:iam::{account}:user/{name}");
-                let arns: Vec<String> = names.iter().map(arn).collect();
+                continue;
+            }
+            let arn = |name: &&String| format!("arn:aws:iam::{account}:user/{name}");
+            // Who can log in at an upstream is nothing that could be listed.
+            let (upstreams, named): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_of_upstream(name));
+            if !named.is_empty() {
+                let arns: Vec<String> = named.iter().map(arn).collect();
                 statements.push(statement(sid, words, &json!({"AWS": arns}), None));
+            }
+            if !upstreams.is_empty() {
+                let arns: Vec<String> = upstreams.iter().map(arn).collect();
+                let alike = json!({"StringLike": {"aws:PrincipalArn": arns}});
+                statements.push(statement(sid, words, &json!("*"), Some(alike)));
             }
         }
         let document = json!({"Version": "2012-10-17", "Statement": statements});
@@ -79,6 +92,14 @@ impl Presets {
             self.open_networks.iter().any(|network| network.contains(&ip))
         })
     }
+}
+
+/// Whether it means everyone with a login at some upstream: `upstream/ghcr.io/*`.
+fn is_of_upstream(name: &str) -> bool {
+    let prefix = name
+        .strip_prefix("upstream/")
+        .and_then(|rest| rest.strip_suffix("/*"));
+    prefix.is_some_and(|prefix| !prefix.is_empty() && !prefix.contains(['*', '?', '/']))
 }
 
 fn statement(sid: &str, words: &[Word], principal: &Value, condition: Option<Value>) -> Value {
@@ -161,6 +182,14 @@ mod tests {
             writers: names(&["workload/alice"]),
             ..Presets::default()
         };
+        let there = Presets {
+            readers: names(&["bob", "upstream/ghcr.io/*"]),
+            ..Presets::default()
+        };
+        let (octocat, other) = (
+            named(Kind::Upstream, "ghcr.io/octocat"),
+            named(Kind::Upstream, "quay.io/octocat"),
+        );
         let inside = Presets {
             open_networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             ..Presets::default()
@@ -211,6 +240,18 @@ mod tests {
             ),
             ("every login reads", &members, &bob, pull, "10.0.0.1", true),
             ("but nobody without", &members, &nobody, pull, "10.0.0.1", false),
+            (
+                "nor a login at an upstream",
+                &members,
+                &octocat,
+                pull,
+                "10.0.0.1",
+                false,
+            ),
+            ("unless it is named", &there, &octocat, pull, "10.0.0.1", true),
+            ("beside those of ours", &there, &bob, pull, "10.0.0.1", true),
+            ("of this upstream", &there, &other, pull, "10.0.0.1", false),
+            ("to read", &there, &octocat, push, "10.0.0.1", false),
             ("an open network", &inside, &nobody, pull, "10.1.2.3", true),
             ("in IPv6", &inside, &nobody, pull, "fd00::1", true),
             (

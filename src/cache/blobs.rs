@@ -14,6 +14,9 @@ impl Cache {
     /// A reader of a blob. For a cold one it comes as soon as the upstream has answered.
     pub async fn blob(&self, place: &Place, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
         let link = self.blob_link(place, digest).await?;
+        if link.is_some() && !self.shared.is_known_open(place) {
+            Box::pin(self.shared.visible_blob_though_here(place, digest)).await?;
+        }
         // The warm path: memory only.
         if link.is_some()
             && let Some(blob) = self.shared.storage.blobs.opened(digest)
@@ -92,6 +95,9 @@ impl Cache {
     /// The size of a blob, without fetching it.
     pub async fn blob_size(&self, place: &Place, digest: &Digest) -> Result<Answer<u64>, Error> {
         if let Some(link) = self.blob_link(place, digest).await? {
+            if !self.shared.is_known_open(place) {
+                Box::pin(self.shared.visible_blob_though_here(place, digest)).await?;
+            }
             return Ok(Answer::new(link.size, CacheStatus::HIT));
         }
         if self.shared.negative.knows(place, Missing::Blob(*digest)) {

@@ -177,6 +177,7 @@ impl Cache {
             }
         }
         self.shared.storage.index.commit(changes).await?;
+        self.shared.note_brought(place);
         if let Some((tag, _)) = &tag {
             self.shared.troubled.forget(place, tag);
         }

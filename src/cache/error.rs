@@ -19,6 +19,10 @@ pub enum ErrorKind {
     BlobUnknown,
     /// The configuration lets nobody have it.
     Denied,
+    /// The upstream says who may read it: whoever asks has to bring a login.
+    LoginNeeded,
+    /// The upstream does not take the login of whoever asks.
+    LoginRejected,
     /// What an operator typed is no reference.
     ReferenceInvalid,
     /// The manifest is of a kind that is not served (Docker schema 1).

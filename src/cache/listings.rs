@@ -74,6 +74,9 @@ impl Instead<TagsPage> for OwnTags<'_> {
     }
 
     async fn lesser(&self) -> Result<Option<TagsPage>, Error> {
+        if !self.cache.shared.may_tell(self.place).await {
+            return Ok(None);
+        }
         let known = &self.cache.shared.repositories;
         let tags = known.known_tags(&self.place.key, MOST_OWN_TAGS).await?;
         Ok(Some(tags)

@@ -30,6 +30,10 @@ impl Cache {
 
     async fn manifest_by_digest(&self, place: &Place, digest: &Digest) -> Result<Found, Error> {
         if let Some(manifest) = self.shared.linked_manifest(place, digest).await? {
+            if !self.shared.is_known_open(place) {
+                let reference = Reference::Digest(*digest);
+                Box::pin(self.shared.visible_though_here(place, &reference)).await?;
+            }
             return Ok(Answer::new(manifest, CacheStatus::HIT));
         }
         Box::pin(self.fetch(place, Reference::Digest(*digest))).await
@@ -39,6 +43,10 @@ impl Cache {
         let Some(state) = self.shared.repositories.tag(&place.key, tag).await? else {
             return Box::pin(self.fetch(place, Reference::Tag(tag.clone()))).await;
         };
+        if !self.shared.is_known_open(place) {
+            let reference = Reference::Tag(tag.clone());
+            Box::pin(self.shared.visible_though_here(place, &reference)).await?;
+        }
         if judge(place, tag, &state, None) == Verdict::Fresh {
             if place.upstream.config().refresh_ahead {
                 self.shared.heat.asked(place, tag, &state);

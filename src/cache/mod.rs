@@ -4,6 +4,7 @@
 //! Called by `registry`.
 
 mod access;
+mod admission;
 mod blobs;
 mod bring;
 mod current;
@@ -49,9 +50,10 @@ use crate::oci::{Digest, Reference, RepositoryName, Tag};
 use crate::repository::{Key, Repositories, StoredManifest};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::upstream::{Access, Errand, Offline, Purpose, SharedPurpose, Upstream};
+use crate::upstream::{Access, CallerLogin, Errand, Offline, Purpose, SharedPurpose, Upstream};
 
 pub use access::PULLS_KEPT;
+pub use admission::Sought;
 pub use bring::{Bring, Bringing, BroughtManifest};
 pub use current::Current;
 pub use error::{Error, ErrorKind};
@@ -85,6 +87,8 @@ pub struct Place {
     pub purpose: Purpose,
     /// The same of a question that others wait for too.
     shared_purpose: Option<SharedPurpose>,
+    /// The client's own login at the upstream, where that says who may read what.
+    caller: Option<CallerLogin>,
 }
 
 impl Place {
@@ -97,7 +101,15 @@ impl Place {
             key,
             purpose: Purpose::Miss,
             shared_purpose: None,
+            caller: None,
         }
+    }
+
+    /// The same, asked for by somebody with a login of his own at the upstream.
+    #[must_use]
+    pub fn asked_for_by(mut self, caller: CallerLogin) -> Self {
+        self.caller = Some(caller);
+        self
     }
 
     /// The same, for work that nobody waits for.
@@ -186,6 +198,7 @@ struct Shared {
     referrers: referrers::ReferrersLists,
     negative: Negative,
     visibility: Visibility,
+    admitted: admission::Admitted,
     troubled: revalidate::Troubled,
     /// The one of all upstreams.
     offline: Offline,
@@ -227,6 +240,7 @@ impl Cache {
             referrers: referrers::ReferrersLists::default(),
             negative: Negative::default(),
             visibility: Visibility::default(),
+            admitted: admission::Admitted::default(),
             troubled: revalidate::Troubled::default(),
             offline,
             heat: heat::Heat::default(),

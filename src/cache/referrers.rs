@@ -62,6 +62,9 @@ struct Heard<'a> {
 
 impl Instead<Vec<Descriptor>> for Heard<'_> {
     async fn copy(&self) -> Result<Option<Vec<Descriptor>>, Error> {
+        if !self.shared.may_tell(self.place).await {
+            return Ok(None);
+        }
         let known = &self.shared.repositories;
         let row = known.referrers(&self.place.key, self.subject).await?;
         let offline = self.place.upstream.offline().is_on();
@@ -74,6 +77,9 @@ impl Instead<Vec<Descriptor>> for Heard<'_> {
 
     /// An image that is here must be pullable while its upstream is away: then "none that we know of".
     async fn lesser(&self) -> Result<Option<Vec<Descriptor>>, Error> {
+        if !self.shared.may_tell(self.place).await {
+            return Ok(None);
+        }
         let here = self.shared.linked_manifest(self.place, self.subject).await?;
         Ok(here.map(|_| Vec::new()))
     }

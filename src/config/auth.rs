@@ -131,8 +131,13 @@ fn name(text: &str, all: bool) -> Result<String, String> {
         let everyone = all.then(|| text.to_owned());
         return everyone.ok_or_else(|| "names are written out here: `*` would be everyone".to_owned());
     }
-    let fits = !text.is_empty() && !text.contains(['*', '?', '$']) && !text.chars().any(char::is_control);
-    if fits {
+    // Who can log in at an upstream cannot be written out.
+    let of_upstream = text
+        .strip_prefix("upstream/")
+        .and_then(|rest| rest.strip_suffix("/*"));
+    let written = of_upstream.filter(|_| all).unwrap_or(text);
+    let fits = !written.is_empty() && !text.chars().any(char::is_control);
+    if fits && !written.contains(['*', '?', '$']) && (of_upstream.is_none() || !written.contains('/')) {
         return Ok(text.to_owned());
     }
     Err(format!(

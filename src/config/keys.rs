@@ -73,6 +73,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "insecure",
     "allow_private",
     "share_private",
+    "caller_check",
     "overlay",
     "allow",
     "deny",

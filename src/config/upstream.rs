@@ -103,6 +103,8 @@ pub struct UpstreamConfig {
     pub allow_private: bool,
     /// Give what only our credentials can read to callers without any.
     pub share_private: bool,
+    /// Who may read what is private there is asked of it, by the caller's own login.
+    pub caller_check: bool,
     /// Whether a hosted repository of the same name, prefix and all, comes before the upstream's.
     pub overlay: bool,
     /// Which repositories and tags may be pulled here.
@@ -162,6 +164,12 @@ impl UpstreamConfig {
     pub fn freshness_of(&self, repository: &str, tag: &str) -> &Freshness {
         self.rule_of(repository, tag)
             .map_or(&self.freshness, |rule| &rule.freshness)
+    }
+
+    /// The longest that a tag of it is served though it is gone, and so what such tags reach.
+    pub fn longest_gone_ttl(&self) -> Duration {
+        let rules = self.tag_rules.iter().map(|rule| rule.freshness.gone_ttl);
+        rules.max().unwrap_or_default().max(self.freshness.gone_ttl)
     }
 }
 
@@ -339,6 +347,17 @@ fn read_one(
     let insecure = flag(&mut reader, "insecure");
     let allow_private = flag(&mut reader, "allow_private");
     let share_private = flag(&mut reader, "share_private");
+    let caller_check = reader.take_entry("caller_check", Entry::boolean);
+    let caller_check = caller_check
+        .filter(|(checks, _)| *checks)
+        .map(|(_, origin)| origin);
+    if let (true, Some(origin)) = (share_private, &caller_check) {
+        reader.fault(
+            origin,
+            "caller_check",
+            "contradicts share_private: one of them says who may read what is private",
+        );
+    }
     let overlay = flag(&mut reader, "overlay");
     let lists = PullLists::read(&mut reader);
     let connect_timeout = time_out(&mut reader, "connect_timeout", 5);
@@ -409,6 +428,7 @@ fn read_one(
         insecure,
         allow_private,
         share_private,
+        caller_check: caller_check.is_some(),
         overlay,
         lists,
         connect_timeout,
@@ -429,6 +449,17 @@ fn read_one(
         tag_rules,
         written,
     });
+    if let (Some(config), Some(origin)) = (&config, &caller_check)
+        && enabled
+        && !config.has_login()
+    {
+        let reason = "does nothing without a login of our own, which fetches what callers may read";
+        faults.push(Fault::new(
+            &origin.label(),
+            format!("upstream.{prefix}.caller_check"),
+            reason,
+        ));
+    }
     Draft {
         prefix,
         enabled,

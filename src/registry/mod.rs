@@ -10,8 +10,9 @@ mod resolve;
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, Place};
+use crate::cache::{Cache, Place, Sought};
 use crate::oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
+use crate::upstream::{CallerLogin, Upstream};
 
 pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
@@ -54,6 +55,23 @@ impl Repository {
         &self.place.key
     }
 
+    /// Whether its upstream is asked who may read what is private in it.
+    pub fn asks_about_callers(&self) -> bool {
+        self.place.upstream.config().caller_check
+    }
+
+    /// The same, asked for by somebody with a login of their own at its upstream.
+    #[must_use]
+    pub fn asked_for_by(self, login: &CallerIdentity<'_>) -> Self {
+        match login.at(&self.place.upstream) {
+            Some(caller) => Self {
+                place: self.place.asked_for_by(caller),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// Whether hosted repositories may lie over those of its upstream.
     pub fn is_overlaid(&self) -> bool {
         self.place.upstream.config().overlay
@@ -83,6 +101,23 @@ impl Repository {
     /// The value for `OCI-Namespace`: the `ns` that the client asked with.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
+    }
+}
+
+/// Somebody's login at an upstream.
+#[derive(Clone, Copy)]
+pub struct CallerIdentity<'a> {
+    /// The name there.
+    pub name: &'a str,
+    /// The password or token.
+    pub secret: &'a str,
+    /// What stands for both, and differs from that of any other.
+    pub fingerprint: &'a [u8; 32],
+}
+
+impl CallerIdentity<'_> {
+    fn at(&self, upstream: &Upstream) -> Option<CallerLogin> {
+        upstream.caller_login(self.name, self.secret, *self.fingerprint)
     }
 }
 
@@ -125,6 +160,30 @@ impl Registry {
         &self.hosted
     }
 
+    /// Whether the upstream `prefix` takes somebody's login there, whatever may be read by it.
+    ///
+    /// # Errors
+    /// When it cannot tell.
+    pub async fn accepts(&self, prefix: &str, login: &CallerIdentity<'_>) -> Result<bool, Error> {
+        let found = self
+            .names
+            .upstreams()
+            .into_iter()
+            .find(|known| known.prefix() == prefix);
+        let Some(upstream) = found.cloned() else {
+            return Ok(false);
+        };
+        let Some(caller) = login.at(&upstream) else {
+            return Ok(false);
+        };
+        let asked = upstream.accepts(&caller).await;
+        asked.map_err(|error| {
+            tracing::warn!(upstream = prefix, %error, "cannot tell whether a caller's login is good");
+            let message = format!("upstream {prefix} cannot tell whether it takes this login");
+            Error::new(ErrorKind::UpstreamUnavailable, message)
+        })
+    }
+
     /// Which repository a client means.
     pub fn resolve(&self, asked: &Asked<'_>) -> Result<Repository, Error> {
         self.names.resolve(asked)
@@ -140,7 +199,9 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         })?;
-        let found = self.cache.manifest(&repository.place, reference).await?;
+        let place = &repository.place;
+        self.cache.admit(place, Sought::Manifest(reference)).await?;
+        let found = self.cache.manifest(place, reference).await?;
         // Here and nowhere below: what is fetched for nobody is no pull.
         self.cache
             .pulled(&repository.place, reference, &found.value.digest);
@@ -150,18 +211,21 @@ impl Registry {
     /// A reader of a blob.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
         repository.permit(None)?;
+        self.cache.admit(&repository.place, Sought::Blob(digest)).await?;
         self.cache.blob(&repository.place, digest).await
     }
 
     /// The size of a blob.
     pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Answer<u64>, Error> {
         repository.permit(None)?;
+        self.cache.admit(&repository.place, Sought::Blob(digest)).await?;
         self.cache.blob_size(&repository.place, digest).await
     }
 
     /// A page of tags, by the client's query without `ns`.
     pub async fn tags(&self, repository: &Repository, query: &str) -> Result<Answer<Arc<TagsPage>>, Error> {
         repository.permit(None)?;
+        self.cache.admit(&repository.place, Sought::List).await?;
         self.cache.tags(&repository.place, query).await
     }
 
@@ -172,6 +236,10 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
         repository.permit(None)?;
+        let subject = Reference::Digest(*digest);
+        self.cache
+            .admit(&repository.place, Sought::Manifest(&subject))
+            .await?;
         self.cache.referrers(&repository.place, digest).await
     }
 }

@@ -117,8 +117,11 @@ impl Endpoint {
 
     /// Asks, with one login after the other where one is not accepted, has spent its budget, or may not have this.
     pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        if call.errand.access == Access::Anonymous {
-            return self.ask_as(call, self.logins.stranger()).await;
+        match &call.errand.access {
+            Access::Configured => {}
+            Access::Anonymous => return self.ask_as(call, self.logins.stranger()).await,
+            // Its budget is the client's, and nothing that we count.
+            Access::Caller(caller) => return self.ask_freely(call, &caller.login(), None).await,
         }
         let mut tried: Vec<LoginName> = Vec::new();
         let mut kept: Option<(Hope, Result<Answer, Error>)> = None;
@@ -483,12 +486,20 @@ impl Endpoint {
     }
 
     /// Whether `/v2/` is open to what a login gave, as it is to every good one.
-    async fn is_open_to(&self, grant: &Grant, call: &Call<'_>, window: Window) -> Result<bool, Error> {
+    async fn is_open_to(
+        &self,
+        grant: &Grant,
+        as_stranger: bool,
+        call: &Call<'_>,
+        window: Window,
+    ) -> Result<bool, Error> {
         let header = match grant {
             Grant::Basic(header) | Grant::Bearer(header) => Some(header),
             Grant::Identity(_) => None,
         };
-        let ping = self.ping(header, false, &call.errand.purpose, window).await?;
+        let ping = self
+            .ping(header, as_stranger, &call.errand.purpose, window)
+            .await?;
         let open = !matches!(ping.status().as_u16(), 401 | 403);
         ping.drain().await;
         Ok(open)
@@ -505,10 +516,11 @@ impl Endpoint {
         if login.is_known_to_open(grant) {
             return Ok(true);
         }
-        let ping = self.ping(None, false, &call.errand.purpose, window).await?;
+        let as_stranger = login.is_stranger();
+        let ping = self.ping(None, as_stranger, &call.errand.purpose, window).await?;
         let closed = matches!(ping.status().as_u16(), 401 | 403);
         ping.drain().await;
-        let opens = closed && self.is_open_to(grant, call, window).await?;
+        let opens = closed && self.is_open_to(grant, as_stranger, call, window).await?;
         if opens {
             login.opens(grant);
         }
@@ -536,7 +548,7 @@ impl Endpoint {
         }
         if status == 401 && !basic {
             // A token may be good, but not for this.
-            if self.is_open_to(grant, call, window).await? {
+            if self.is_open_to(grant, login.is_stranger(), call, window).await? {
                 return Ok(Verdict::Accepted(Box::new(reply)));
             }
         }
@@ -555,7 +567,7 @@ impl Endpoint {
                 return Ok(Verdict::AskAnew);
             }
             // An answer to HEAD cannot say why.
-            if !message.is_empty() || self.is_open_to(grant, call, window).await? {
+            if !message.is_empty() || self.is_open_to(grant, login.is_stranger(), call, window).await? {
                 return Err(self.transport.status_error(&host, kind, status, message));
             }
         }

@@ -207,10 +207,10 @@ impl Upstream {
 
     /// All endpoints that may answer, the readiest first.
     fn candidates<'a>(&'a self, question: &Question<'_>) -> VecDeque<Candidate<'a>> {
-        // What is asked for without our login is asked to learn what the registry gives to anybody.
+        // What is asked for without our login is asked to learn what the registry gives to others.
         let mirrors = match question.scope {
             Scope::Registry => &[],
-            _ if question.errand.access == Access::Anonymous => &[],
+            _ if !matches!(question.errand.access, Access::Configured) => &[],
             Scope::Tags | Scope::Content => self.mirrors.as_slice(),
         };
         let mut candidates: Vec<_> = std::iter::once(&self.own)

@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
+use super::caller::CallerLogin;
+
 /// As whom an upstream is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub enum Access {
     /// With our credentials, where there are any.
     Configured,
     /// Never with our credentials: what this finds is public.
     Anonymous,
+    /// With what a client brought, and nothing of ours: what this finds is that client's to read.
+    Caller(CallerLogin),
 }
 
 /// For whom: who comes first when there is not enough for all. The greater, the more urgent.
@@ -112,6 +116,15 @@ impl Errand {
     pub fn anonymously(&self) -> Self {
         Self {
             access: Access::Anonymous,
+            ..self.clone()
+        }
+    }
+
+    /// The same work, in the name of a client.
+    #[must_use]
+    pub fn in_the_name_of(&self, caller: CallerLogin) -> Self {
+        Self {
+            access: Access::Caller(caller),
             ..self.clone()
         }
     }

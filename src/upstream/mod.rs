@@ -8,6 +8,7 @@ mod bandwidth;
 mod body;
 mod breaker;
 mod budget;
+mod caller;
 mod check;
 mod client;
 mod content;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 
 pub use body::BlobBody;
 pub use breaker::BreakerState;
+pub use caller::CallerLogin;
 pub use content::{FetchedManifest, ManifestHead};
 pub use endpoint::EndpointState;
 pub use errand::{Access, Errand, Purpose, SharedPurpose};

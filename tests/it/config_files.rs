@@ -72,6 +72,7 @@ fn full_says_every_default() {
             full.insecure,
             full.allow_private,
             full.share_private,
+            full.caller_check,
             full.max_connections,
             full.parallel
         ),
@@ -79,6 +80,7 @@ fn full_says_every_default() {
             default.insecure,
             default.allow_private,
             default.share_private,
+            default.caller_check,
             default.max_connections,
             default.parallel
         )

@@ -11,6 +11,7 @@ mod ahead;
 mod answer_time;
 mod bandwidth;
 mod bundle;
+mod callers;
 mod coalesce;
 mod collect;
 mod config_files;

@@ -133,3 +133,81 @@ async fn a_repository_that_turns_private_keeps_its_copy_for_gone_ttl_and_gives_n
     }
     assert_eq!(upstream.manifest_gets(), 0, "{:#?}", upstream.summary());
 }
+
+/// All ways to what is here of an image.
+fn ways(daemon: &Daemon, repo: &str, image: &Image) -> [String; 3] {
+    let name = format!("docker-hub/{repo}");
+    [
+        daemon.manifest_url(&name, "1"),
+        daemon.manifest_url(&name, &image.digest()),
+        daemon.blob_url(&name, &image.layer_digest(0)),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_here_is_no_more_open_than_what_is_not() {
+    let (upstream, builder, image) = start().await;
+    let mut daemon = builder
+        .setting("upstream.docker-hub.share_private", "true")
+        .start()
+        .await;
+    for repo in [PUBLIC, SECRET] {
+        for url in ways(&daemon, repo, &image) {
+            assert_eq!(get(url).await.status, 200, "{repo}");
+        }
+    }
+    // What was shared is taken back.
+    restart_with(&mut daemon, "share_private = true", "share_private = false").await;
+    upstream.forget_requests();
+    for round in 0..2 {
+        for url in ways(&daemon, SECRET, &image) {
+            assert_error(&get(&url).await, 404, "NAME_UNKNOWN");
+            assert_eq!(head(&url).await.status, 404, "{round}");
+        }
+        for url in ways(&daemon, PUBLIC, &image) {
+            assert_eq!(get(&url).await.status, 200, "{url}");
+        }
+    }
+    let asked = upstream.count_of(&any().in_repo(PUBLIC));
+    assert_eq!(asked, 1, "once for all: {:#?}", upstream.summary());
+
+    // That it is public outlives us, and the upstream's failures; that something is here says nothing.
+    daemon.restart().await;
+    upstream.always(any(), reply(500).before_auth());
+    for url in ways(&daemon, PUBLIC, &image) {
+        assert_eq!(get(&url).await.status, 200, "{url}");
+    }
+    for url in ways(&daemon, SECRET, &image) {
+        assert_eq!(get(&url).await.status, 502, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn what_turned_private_is_gone_after_gone_ttl_by_digest_too() {
+    let (upstream, builder, image) = start().await;
+    let mut daemon = builder
+        .setting("cache.tag_ttl", "\"0s\"")
+        .setting("cache.gone_ttl", "\"1d\"")
+        .start()
+        .await;
+    for url in ways(&daemon, PUBLIC, &image) {
+        assert_eq!(get(url).await.status, 200);
+    }
+    upstream.require_bearer(Bearer::new().user("ci", PASSWORD).private(PUBLIC));
+    // Who can read it is asked for anew.
+    daemon.restart().await;
+    for _ in 0..2 {
+        for url in ways(&daemon, PUBLIC, &image) {
+            assert_eq!(get(&url).await.status, 200, "{url}");
+        }
+    }
+    restart_with(&mut daemon, "\"1d\"", "\"0s\"").await;
+    for url in ways(&daemon, PUBLIC, &image) {
+        assert_eq!(get(&url).await.status, 404, "{url}");
+    }
+    // And public again.
+    upstream.require_bearer(Bearer::new().user("ci", PASSWORD));
+    for url in ways(&daemon, PUBLIC, &image) {
+        assert_eq!(get(&url).await.status, 200, "{url}");
+    }
+}

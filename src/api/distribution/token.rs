@@ -193,7 +193,10 @@ async fn prove_by_form(asking: &mut Asking<'_>, wanted: &Wanted) -> Result<(), F
         None => return missing("grant_type is missing"),
     };
     match proved {
-        Ok(caller) => asking.caller = caller,
+        Ok(caller) => {
+            asking.caller = caller;
+            Box::pin(asking.try_upstream_login(&Route::Token)).await?;
+        }
         Err(error) => {
             asking.note_unproved(&shown, &error);
             return Err(match error {

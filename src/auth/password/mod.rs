@@ -17,13 +17,15 @@ pub use stored::{HashError, Stored, Unusable};
 pub use users::{Fault, Reason, Users};
 pub use verifier::{Passwords, Verdict};
 
+pub(super) use throttle::{Network, Throttle};
+
 /// The system gives no random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random bits")]
 pub struct NoRandomness;
 
 /// Bytes that nobody can guess.
-fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)

@@ -1,5 +1,6 @@
 //! Who guesses too often: wrong passwords by address and name, by address, and by name, each with a wait that doubles. Pure
-//! but for what it counts: the time comes in. Used by `verifier` alone.
+//! but for what it counts: the time comes in. Used by `verifier`, and for logins of
+//! upstreams.
 
 use std::fmt;
 use std::hash::Hash;
@@ -47,15 +48,15 @@ const NAME: Rule = Rule {
 };
 
 /// A name, or what stands for it.
-pub(super) type Name = [u8; 32];
+pub(in crate::auth) type Name = [u8; 32];
 
 /// Whom an address belongs to: one IPv4 address, or a /64, of which each host has as many addresses as it likes. `None`
 /// for callers without one, who are on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Network(Option<IpAddr>);
+pub(in crate::auth) struct Network(Option<IpAddr>);
 
 impl Network {
-    pub(super) fn of(address: Option<IpAddr>) -> Self {
+    pub(in crate::auth) fn of(address: Option<IpAddr>) -> Self {
         Self(address.map(|address| match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (!0 << 64)).into()),
             v4 @ IpAddr::V4(_) => v4,
@@ -124,14 +125,14 @@ impl Tally {
 type Tallies<K> = Cache<K, Arc<Mutex<Tally>>>;
 
 /// What is counted.
-pub(super) struct Throttle {
+pub(in crate::auth) struct Throttle {
     pairs: Tallies<(Network, Name)>,
     addresses: Tallies<Network>,
     names: Tallies<Name>,
 }
 
 impl Throttle {
-    pub(super) fn new() -> Self {
+    pub(in crate::auth) fn new() -> Self {
         Self {
             pairs: tallies(PAIRS),
             addresses: tallies(ADDRESSES),
@@ -140,7 +141,7 @@ impl Throttle {
     }
 
     /// How long until this one may try again; `None`: at once.
-    pub(super) fn wait(&self, from: Network, name: &Name, now: Instant) -> Option<Duration> {
+    pub(in crate::auth) fn wait(&self, from: Network, name: &Name, now: Instant) -> Option<Duration> {
         let pair = self.pairs.get(&(from, *name));
         let pair = pair.as_deref().map(lock);
         let is_trusted = pair
@@ -158,7 +159,7 @@ impl Throttle {
     }
 
     /// A wrong password. Whether a wait begins with it for this address, or for this name from there.
-    pub(super) fn wrong(&self, from: Network, name: &Name, now: Instant) -> bool {
+    pub(in crate::auth) fn wrong(&self, from: Network, name: &Name, now: Instant) -> bool {
         lock(&of(&self.names, *name, now)).wrong(&NAME, now);
         let address = lock(&of(&self.addresses, from, now)).wrong(&ADDRESS, now);
         let pair = lock(&of(&self.pairs, (from, *name), now)).wrong(&PAIR, now);
@@ -166,7 +167,7 @@ impl Throttle {
     }
 
     /// The right one: whatever this name did wrong from there is forgotten.
-    pub(super) fn right(&self, from: Network, name: &Name, now: Instant) {
+    pub(in crate::auth) fn right(&self, from: Network, name: &Name, now: Instant) {
         let tally = of(&self.pairs, (from, *name), now);
         *lock(&tally) = Tally {
             right_at: Some(now),

@@ -103,7 +103,7 @@ impl<'a> Request<'a> {
             "aws:principaltype" => Some(one(match principal.kind() {
                 Kind::Anonymous => "Anonymous",
                 Kind::Operator => "Account",
-                Kind::User | Kind::Robot | Kind::Workload | Kind::Certificate => "User",
+                Kind::User | Kind::Robot | Kind::Workload | Kind::Certificate | Kind::Upstream => "User",
             })),
             "aws:tagkeys" => {
                 let keys = context.request_tags.keys();

@@ -263,12 +263,13 @@ impl Tokens {
 }
 
 fn identity(claims: &Claims) -> Option<Identity> {
-    const KINDS: [Kind; 6] = [
+    const KINDS: [Kind; 7] = [
         Kind::Anonymous,
         Kind::User,
         Kind::Robot,
         Kind::Workload,
         Kind::Certificate,
+        Kind::Upstream,
         Kind::Operator,
     ];
     let kind = KINDS.into_iter().find(|kind| kind.as_str() == claims.kind)?;

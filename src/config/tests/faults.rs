@@ -142,6 +142,7 @@ fn every_kind_of_fault() {
             "is not one of pull, push",
         ),
         ("[auth]\nreaders = [\"team-*\"]", "auth.readers", "is no name"),
+        ("[auth]\nreaders = [\"upstream/*\"]", "auth.readers", "is no name"),
         ("[auth]\nadmins = [\"*\"]", "auth.admins", "would be everyone"),
         ("[auth]\naccount = \"12\"", "auth.account", "twelve digits"),
         ("[auth]\nregion = \"Here\"", "auth.region", "us-east-1"),
@@ -378,6 +379,16 @@ fn every_kind_of_fault() {
             "[upstream.quay]\nproxy = \"proxy:3128\"",
             "upstream.quay.proxy",
             "must begin with",
+        ),
+        (
+            "[upstream.quay]\ncaller_check = true",
+            "upstream.quay.caller_check",
+            "without a login",
+        ),
+        (
+            "[upstream.quay]\ncaller_check = true\nshare_private = true\nusername = \"u\"\npassword = \"p\"",
+            "upstream.quay.caller_check",
+            "contradicts share_private",
         ),
         (
             "[upstream.quay]\nno_proxy = [\".corp\"]",

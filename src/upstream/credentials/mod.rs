@@ -124,6 +124,8 @@ enum Source {
     Nobody,
     /// Nobody at all: who asks must not be seen, by a certificate of ours either.
     Stranger,
+    /// Somebody else, for whom the same holds.
+    Caller(Arc<Grant>),
     /// It never changes.
     Fixed(Arc<Grant>),
     /// It is asked for, again and again.
@@ -239,6 +241,11 @@ impl Login {
         )
     }
 
+    /// A client of ours, by what it brought.
+    pub(super) fn caller(prefix: Arc<str>, name: LoginName, grant: Arc<Grant>) -> Self {
+        Self::with(prefix, name, "caller", Source::Caller(grant), Arc::new(()))
+    }
+
     fn with(
         prefix: Arc<str>,
         name: LoginName,
@@ -272,7 +279,7 @@ impl Login {
 
     /// Whether nothing may show that it is us.
     pub(super) fn is_stranger(&self) -> bool {
-        matches!(self.source, Source::Stranger)
+        matches!(self.source, Source::Stranger | Source::Caller(_))
     }
 
     /// Whether it may give a token for the registry itself.
@@ -287,7 +294,7 @@ impl Login {
     pub(super) async fn given(self: &Arc<Self>) -> Result<Option<Arc<Grant>>, String> {
         let source = match &self.source {
             Source::Nobody | Source::Stranger => return Ok(None),
-            Source::Fixed(grant) => return Ok(Some(grant.clone())),
+            Source::Fixed(grant) | Source::Caller(grant) => return Ok(Some(grant.clone())),
             Source::Asked(source) => source,
         };
         let now = Instant::now();
@@ -458,8 +465,9 @@ impl Login {
 
     /// Sets it aside: `refused` is what was refused, or `None` when it could not be had at all.
     pub(super) fn set_aside(&self, refused: Option<&Arc<Grant>>, why: &str) {
-        // Nobody's, or of what is no longer sent.
-        if self.is_nobody() || refused.is_some_and(|refused| self.has_other_than(refused)) {
+        // Nobody's, of what is no longer sent, or somebody else's business.
+        let others = self.is_nobody() || matches!(self.source, Source::Caller(_));
+        if others || refused.is_some_and(|refused| self.has_other_than(refused)) {
             return;
         }
         let now = Instant::now();

@@ -14,9 +14,10 @@ use crate::upstream::{BudgetReport, ErrorKind, Failure, Observer, RequestKind, S
 
 #[tokio::test]
 async fn hosts_that_cannot_be_reached() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap();
-    drop(listener);
+    // Held, so that no other test listens there, and not listened at.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = held.local_addr().unwrap();
     let silent = Server::start(|_| std::future::pending()).await;
     let plain = Server::start(|_| async { answer(200, &[], "") }).await;
     let table = [

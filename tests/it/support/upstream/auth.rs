@@ -54,6 +54,8 @@ pub struct Bearer {
     anonymous: bool,
     users: HashMap<String, String>,
     private: HashSet<String>,
+    /// Users who may read but these of the private ones.
+    limited: HashMap<String, HashSet<String>>,
     scope: Option<String>,
     expires_in: Option<u64>,
     keys: Vec<&'static str>,
@@ -87,6 +89,7 @@ impl Bearer {
             anonymous: true,
             users: HashMap::new(),
             private: HashSet::new(),
+            limited: HashMap::new(),
             scope: None,
             expires_in: Some(300),
             keys: vec!["token"],
@@ -120,6 +123,13 @@ impl Bearer {
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.users.insert(name.to_owned(), password.to_owned());
         self
+    }
+
+    /// Adds a user, who may read these of the private repositories alone.
+    pub fn user_of(mut self, name: &str, password: &str, repos: &[&str]) -> Self {
+        let repos = repos.iter().map(|repo| (*repo).to_owned()).collect();
+        self.limited.insert(name.to_owned(), repos);
+        self.user(name, password)
     }
 
     /// Makes a repository readable for users alone.
@@ -239,8 +249,9 @@ impl Bearer {
             return Ok(());
         };
         let wanted = self.scope_for(asked).unwrap_or_default();
-        let readable =
-            grant.scopes.contains(&wanted) && (grant.account.is_some() || !self.private.contains(repo));
+        let may = |account: &String| self.limited.get(account).is_none_or(|own| own.contains(repo));
+        let readable = grant.scopes.contains(&wanted)
+            && (!self.private.contains(repo) || grant.account.as_ref().is_some_and(may));
         if !readable || (self.hide_unknown && !repo_exists) {
             return refuse(Some("insufficient_scope"));
         }
@@ -312,7 +323,7 @@ pub(super) enum Door {
     #[default]
     Open,
     Basic(Basic),
-    Bearer(Bearer),
+    Bearer(Box<Bearer>),
 }
 
 /// An answer instead of content.
@@ -379,7 +390,7 @@ impl Upstream {
             .realm
             .get_or_insert_with(|| format!("{}{}", issuer.url(), bearer.path));
         locked(&issuer.inner.token_services).push(bearer.clone());
-        *locked(&self.inner.door) = Door::Bearer(bearer);
+        *locked(&self.inner.door) = Door::Bearer(Box::new(bearer));
     }
 
     /// As whom it is asked: the user of the login or of the token's login, None for nobody in particular.

@@ -1,0 +1,211 @@
+//! Logins that are an upstream's, not ours: `ghcr.io/octocat` with the password there. They prove nothing by themselves; what
+//! may be read by them the upstream is asked (`caller_check`). Held here, in memory alone, while tokens of theirs last.
+//! Called by [`Authenticator`](super::Authenticator).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+
+use super::password::{Network, NoRandomness, Throttle, random};
+
+/// How long a token of one lasts at the most, and the login behind it is held.
+const HELD: Duration = Duration::from_mins(5);
+/// How long one that was not taken is known.
+const WRONG_FOR: Duration = Duration::from_mins(1);
+/// How many of each.
+const MOST: u64 = 20_000;
+
+/// The login of somebody at an upstream.
+pub struct UpstreamLogin {
+    prefix: Arc<str>,
+    name: Box<str>,
+    secret: Box<str>,
+    fingerprint: [u8; 32],
+}
+
+impl UpstreamLogin {
+    /// The prefix of the upstream.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The name there.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The password or token there.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// What stands for all of it, under a key of this process.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// What its tokens call it: of the fingerprint.
+    pub(super) fn number(&self) -> u64 {
+        let first = self.fingerprint.first_chunk::<8>();
+        first.copied().map_or(0, u64::from_be_bytes)
+    }
+}
+
+impl fmt::Debug for UpstreamLogin {
+    /// Without what must not be told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.prefix, self.name)
+    }
+}
+
+/// Those who ask by logins of upstreams.
+pub(super) struct UpstreamLogins {
+    /// The prefixes of upstreams that say themselves who may read what.
+    prefixes: Box<[Arc<str>]>,
+    key: hmac::Key,
+    held: moka::sync::Cache<u64, Arc<UpstreamLogin>>,
+    /// What was not taken a moment ago: the same again is no further guess.
+    wrong: moka::sync::Cache<[u8; 32], ()>,
+    throttle: Throttle,
+}
+
+impl UpstreamLogins {
+    pub(super) const HELD: Duration = HELD;
+
+    pub(super) fn new(prefixes: impl IntoIterator<Item = String>) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            prefixes: prefixes.into_iter().map(Arc::from).collect(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?),
+            held: moka::sync::Cache::builder()
+                .max_capacity(MOST)
+                .time_to_live(HELD)
+                .build(),
+            wrong: moka::sync::Cache::builder()
+                .max_capacity(MOST)
+                .time_to_live(WRONG_FOR)
+                .build(),
+            throttle: Throttle::new(),
+        })
+    }
+
+    pub(super) fn are_taken(&self) -> bool {
+        !self.prefixes.is_empty()
+    }
+
+    /// The login that a name says to be an upstream's, by its prefix: ours have no slash.
+    pub(super) fn named(&self, name: &str, secret: &str) -> Option<UpstreamLogin> {
+        let its = |prefix: &&Arc<str>| name.strip_prefix(&***prefix)?.strip_prefix('/');
+        let prefix = self.prefixes.iter().find(|prefix| its(prefix).is_some())?;
+        let rest = its(&prefix)?;
+        (!rest.is_empty()).then(|| self.at(prefix, rest, secret))
+    }
+
+    /// The login of `name` at the upstream `prefix`; `None` when that one is not asked about callers.
+    pub(super) fn of(&self, prefix: &str, name: &str, secret: &str) -> Option<UpstreamLogin> {
+        let prefix = self.prefixes.iter().find(|known| ***known == *prefix)?;
+        Some(self.at(prefix, name, secret))
+    }
+
+    fn at(&self, prefix: &Arc<str>, name: &str, secret: &str) -> UpstreamLogin {
+        UpstreamLogin {
+            prefix: prefix.clone(),
+            name: name.into(),
+            secret: secret.into(),
+            fingerprint: self.mac(&[prefix, name, secret]),
+        }
+    }
+
+    fn mac(&self, parts: &[&str]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let tag = context.sign();
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+
+    /// The upstream takes it: its tokens count from now on.
+    pub(super) fn hold(&self, login: &Arc<UpstreamLogin>) {
+        self.held.insert(login.number(), login.clone());
+    }
+
+    pub(super) fn held(&self, number: u64) -> Option<Arc<UpstreamLogin>> {
+        self.held.get(&number)
+    }
+
+    /// How long whoever guesses has to wait before the upstream is asked again.
+    pub(super) fn wait(&self, login: &UpstreamLogin, from: Option<IpAddr>) -> Option<Duration> {
+        let known = self.held.contains_key(&login.number());
+        let name = self.mac(&[&login.prefix, &login.name]);
+        let wait = self.throttle.wait(Network::of(from), &name, Instant::now());
+        wait.filter(|_| !known)
+    }
+
+    /// The upstream took it, or did not.
+    pub(super) fn tried(&self, login: &UpstreamLogin, from: Option<IpAddr>, right: bool) {
+        let (from, name) = (Network::of(from), self.mac(&[&login.prefix, &login.name]));
+        if right {
+            self.throttle.right(from, &name, Instant::now());
+            return;
+        }
+        if self.wrong.contains_key(&login.fingerprint) {
+            return;
+        }
+        self.wrong.insert(login.fingerprint, ());
+        if self.throttle.wrong(from, &name, Instant::now()) {
+            tracing::warn!(login = ?login, %from, "too many logins that an upstream does not take: they have to wait");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_whose_login_it_is() {
+        let logins = UpstreamLogins::new(["ghcr.io".to_owned(), "hub".to_owned()]).unwrap();
+        let cases = [
+            ("ghcr.io/octocat", Some(("ghcr.io", "octocat"))),
+            ("hub/a/b", Some(("hub", "a/b"))),
+            ("hub/", None),
+            ("hub", None),
+            ("hubs/a", None),
+            ("quay.io/a", None),
+            ("alice", None),
+        ];
+        for (name, expected) in cases {
+            let found = logins.named(name, "secret");
+            let found = found.as_ref().map(|login| (login.prefix(), login.name()));
+            assert_eq!(found, expected, "{name}");
+        }
+        assert!(logins.of("quay.io", "a", "b").is_none());
+        let of = |name: &str, secret: &str| logins.of("hub", name, secret).unwrap();
+        let one = of("a", "secret");
+        assert_eq!(one.fingerprint(), of("a", "secret").fingerprint());
+        assert_ne!(one.fingerprint(), of("a", "other").fingerprint());
+        assert_ne!(one.fingerprint(), of("as", "ecret").fingerprint());
+        assert!(!format!("{one:?}").contains("secret"));
+    }
+
+    #[test]
+    fn who_guesses_waits_and_who_is_known_does_not() {
+        let logins = UpstreamLogins::new(["hub".to_owned()]).unwrap();
+        let from = Some("192.0.2.1".parse().unwrap());
+        let right = Arc::new(logins.of("hub", "a", "right").unwrap());
+        for guess in 0..10 {
+            let wrong = logins.of("hub", "a", &guess.to_string()).unwrap();
+            logins.tried(&wrong, from, false);
+        }
+        assert!(logins.wait(&right, from).is_some());
+        logins.hold(&right);
+        assert!(logins.wait(&right, from).is_none());
+        assert!(logins.held(right.number()).is_some());
+    }
+}

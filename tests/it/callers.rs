@@ -1,0 +1,271 @@
+//! Private content of an upstream that is asked itself who may read it (`caller_check`): who brings a login that may, by
+//! token, by Basic or at the mirror door, is given it; nobody else is, whatever is here already.
+
+use crate::expect::{assert_error, assert_manifest};
+use crate::login::{Login, basic, bearer, hosting, token_of};
+use crate::support::daemon::Builder;
+use crate::support::prelude::*;
+use crate::upstream_auth::{PASSWORD, login};
+
+const PUBLIC: &str = "acme/public";
+const SECRET: &str = "acme/secret";
+const OTHER: &str = "acme/other";
+
+/// Alice may read the secret, bob another one, and our own login all.
+fn door() -> Bearer {
+    Bearer::new()
+        .user("ci", PASSWORD)
+        .user_of("alice", "wonderland", &[SECRET])
+        .user_of("bob", "builder", &[OTHER])
+        .private(SECRET)
+        .private(OTHER)
+}
+
+fn checking(builder: Builder) -> Builder {
+    login(builder, "docker-hub", PASSWORD)
+        .setting("upstream.docker-hub.share_private", "false")
+        .setting("upstream.docker-hub.caller_check", "true")
+}
+
+async fn start() -> (Upstream, Builder, Image) {
+    let upstream = Upstream::start().await;
+    let image = Image::simple(1, 1000);
+    for repo in [PUBLIC, SECRET, OTHER] {
+        upstream.put(repo, "1", &image);
+    }
+    upstream.require_bearer(door());
+    let builder = checking(Daemon::over(&upstream));
+    (upstream, builder, image)
+}
+
+/// Requests in the name of somebody.
+fn of(upstream: &Upstream, who: &str) -> Match {
+    let (door, who) = (upstream.clone(), who.to_owned());
+    any().and(move |asked| door.account_of(asked).as_deref() == Some(&who))
+}
+
+/// All ways to what is in a repository.
+fn ways(daemon: &Daemon, repo: &str, image: &Image) -> Vec<String> {
+    let name = format!("docker-hub/{repo}");
+    vec![
+        daemon.manifest_url(&name, "1"),
+        daemon.manifest_url(&name, &image.digest()),
+        daemon.blob_url(&name, &image.layer_digest(0)),
+        format!("{}/v2/{name}/tags/list", daemon.url()),
+        format!("{}/v2/{name}/referrers/{}", daemon.url(), image.digest()),
+    ]
+}
+
+/// A login is needed, or another one: the challenge.
+fn challenge(answer: &Answer) -> String {
+    assert_eq!(answer.status, 401, "{}", answer.text());
+    assert_eq!(answer.json()["errors"][0]["code"], "UNAUTHORIZED");
+    answer.header("www-authenticate").to_owned()
+}
+
+/// A token of ours for a login there.
+async fn token(daemon: &Daemon, who: &str, password: &str, repo: &str) -> String {
+    let query = format!("service=wharfinger&scope=repository:docker-hub/{repo}:pull");
+    let answer = daemon
+        .token(&query, &basic(&format!("docker-hub/{who}"), password))
+        .await;
+    bearer(&token_of(&answer))
+}
+
+#[tokio::test]
+async fn private_content_is_for_those_whom_its_upstream_lets_read_it() {
+    let (upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    // Clients learn at the door that there is something to log in for.
+    let ping = get(format!("{}/v2/", daemon.url())).await;
+    assert_eq!(ping.status, 401);
+    // What is public needs no login.
+    assert_manifest(&get(&ways(&daemon, PUBLIC, &image)[0]).await, &image, false);
+    let closed = async |what: &str| {
+        for url in ways(&daemon, SECRET, &image) {
+            let challenge = challenge(&get(&url).await);
+            assert!(
+                challenge.contains("scope=\"repository:docker-hub/acme/secret:pull\""),
+                "{what}: {url}: {challenge}"
+            );
+            assert_eq!(head(&url).await.status, 401, "{what}: {url}");
+        }
+    };
+    closed("cold").await;
+
+    let alice = token(&daemon, "alice", "wonderland", SECRET).await;
+    upstream.forget_requests();
+    for round in ["cold", "warm"] {
+        for url in ways(&daemon, SECRET, &image) {
+            let answer = get_with(&url, &[("authorization", &alice)]).await;
+            assert_eq!(answer.status, 200, "{round}: {url}: {}", answer.text());
+        }
+    }
+    // She was asked about once; all that was fetched was fetched by our own login.
+    let hers = upstream.requests_of(&of(&upstream, "alice"));
+    assert_eq!(hers.len(), 1, "{hers:#?}");
+    assert_eq!(hers[0].method(), Method::HEAD);
+    // It is here now, and as closed as before.
+    closed("warm").await;
+
+    // Bob has a good login, which may not read this: as if it were not there.
+    let bob = token(&daemon, "bob", "builder", SECRET).await;
+    for url in ways(&daemon, SECRET, &image) {
+        let answer = get_with(&url, &[("authorization", &bob)]).await;
+        assert_error(&answer, 404, "NAME_UNKNOWN");
+    }
+    // And a token for one repository is none for another.
+    let other = get_with(&ways(&daemon, OTHER, &image)[0], &[("authorization", &bob)]).await;
+    assert_eq!(other.status, 401);
+    let bob = token(&daemon, "bob", "builder", OTHER).await;
+    let other = get_with(&ways(&daemon, OTHER, &image)[0], &[("authorization", &bob)]).await;
+    assert_manifest(&other, &image, false);
+}
+
+#[tokio::test]
+async fn a_login_there_is_tried_where_tokens_are_made() {
+    let (upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let query = "account=x&client_id=docker&offline_token=true&service=wharfinger";
+    // As `docker login` does.
+    let answer = daemon
+        .token(query, &basic("docker-hub/alice", "wonderland"))
+        .await;
+    let token = bearer(&token_of(&answer));
+    assert_eq!(daemon.ask("GET", "/v2/", &token).await.status, 200);
+    assert!(answer.json()["refresh_token"].is_null());
+    assert!(answer.json()["expires_in"].as_u64().expect("a number") <= 300);
+    for wrong in ["docker-hub/alice", "docker-hub/nobody", "quay/alice", "alice"] {
+        let refused = daemon.token(query, &basic(wrong, "guess")).await;
+        assert_eq!(refused.status, 401, "{wrong}");
+    }
+    // Without a token: Basic alone.
+    let (right, wrong) = (
+        basic("docker-hub/alice", "wonderland"),
+        basic("docker-hub/alice", "guess"),
+    );
+    assert_eq!(daemon.ask("GET", "/v2/", &right).await.status, 200);
+    assert_eq!(daemon.ask("GET", "/v2/", &wrong).await.status, 401);
+    let url = &ways(&daemon, SECRET, &image)[0];
+    assert_manifest(&get_with(url, &[("authorization", &right)]).await, &image, false);
+    challenge(&get_with(url, &[("authorization", &wrong)]).await);
+    // A wrong login does not shut anybody out of what is public.
+    let public = &ways(&daemon, PUBLIC, &image)[0];
+    assert_manifest(
+        &get_with(public, &[("authorization", &wrong)]).await,
+        &image,
+        false,
+    );
+
+    // Who guesses waits, and the upstream hears of it no more. Our own login is not set aside for that.
+    for guess in 0..10 {
+        daemon
+            .token(query, &basic("docker-hub/alice", &format!("guess {guess}")))
+            .await;
+    }
+    upstream.forget_requests();
+    let slowed = daemon.token(query, &basic("docker-hub/alice", "another")).await;
+    assert_eq!(slowed.status, 429);
+    assert_eq!(upstream.count_of(&any()), 0, "{:#?}", upstream.summary());
+    assert_eq!(daemon.ask("GET", "/v2/", &token).await.status, 200);
+    let fresh = daemon.manifest_url("docker-hub/acme/public", &image.digest());
+    assert_manifest(&get(fresh).await, &image, false);
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_tell_lets_nobody_in() {
+    let (upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let alice = token(&daemon, "alice", "wonderland", SECRET).await;
+    let bob = token(&daemon, "bob", "builder", SECRET).await;
+    let ways = ways(&daemon, SECRET, &image);
+    let ask = async |url: &String, who: &String| get_with(url, &[("authorization", who)]).await.status;
+    upstream.always(any(), reply(500).before_auth());
+    for url in &ways[..3] {
+        assert_eq!(ask(url, &alice).await, 502, "{url}");
+    }
+    // What failed was not remembered, neither way.
+    upstream.behave();
+    upstream.require_bearer(door());
+    assert_eq!(ask(&ways[0], &bob).await, 404);
+    for url in &ways[..3] {
+        assert_eq!(ask(url, &alice).await, 200, "{url}");
+    }
+    // For minutes a yes is a yes, and nobody else has one.
+    upstream.always(any(), reply(500).before_auth());
+    for url in &ways[..3] {
+        assert_eq!(ask(url, &alice).await, 200, "{url}");
+    }
+    assert_eq!(get(&ways[1]).await.status, 502);
+}
+
+#[tokio::test]
+async fn the_mirror_door_takes_the_login_that_runtimes_have_for_the_upstream() {
+    let (_upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let base = format!("{}/mirror/v2/", daemon.url());
+    assert_eq!(get(&base).await.status, 200);
+    let url = |repo: &str, reference: &str| format!("{base}{repo}/manifests/{reference}?ns=docker.io");
+    assert_manifest(&get(url(PUBLIC, "1")).await, &image, false);
+    // Asked for where it is needed, and nowhere else: the login itself, which no token service of ours could be given.
+    let closed = challenge(&get(url(SECRET, "1")).await);
+    assert_eq!(closed, "Basic realm=\"docker-hub\"");
+    for (name, password, status) in [
+        ("alice", "wonderland", 200),
+        ("alice", "guess", 401),
+        ("bob", "builder", 404),
+    ] {
+        let shown = basic(name, password);
+        for reference in ["1", &image.digest()] {
+            let answer = get_with(url(SECRET, reference), &[("authorization", &shown)]).await;
+            assert_eq!(answer.status, status, "{name} {password} {reference}");
+        }
+        // What is public is everybody's, whatever runtimes send there.
+        let public = get_with(url(PUBLIC, "1"), &[("authorization", &shown)]).await;
+        assert_manifest(&public, &image, false);
+    }
+    let blob = format!("{base}{SECRET}/blobs/{}?ns=docker.io", image.layer_digest(0));
+    assert_eq!(get(&blob).await.status, 401);
+    let shown = basic("alice", "wonderland");
+    let blob = get_with(&blob, &[("authorization", &shown)]).await;
+    assert_eq!(blob.ok(), image.layers()[0].bytes);
+}
+
+#[tokio::test]
+async fn a_login_there_opens_nothing_of_ours() {
+    let upstream = Upstream::start().await;
+    let image = Image::simple(1, 1000);
+    upstream.put(SECRET, "1", &image);
+    upstream.require_bearer(door());
+    let builder = hosting().upstream("docker-hub", &upstream);
+    let daemon = checking(builder)
+        .setting("auth.anonymous", "[]")
+        .setting("auth.readers", r#"["*"]"#)
+        .setting("auth.writers", r#"["*"]"#)
+        .start()
+        .await;
+    let shown = basic("docker-hub/alice", "wonderland");
+    // Everyone with a login of ours; that of an upstream has to be named.
+    let url = format!("/v2/docker-hub/{SECRET}/manifests/1");
+    assert_eq!(daemon.ask("GET", &url, &shown).await.status, 403);
+    assert_eq!(daemon.push("team/app", &shown).await, 403);
+    assert_eq!(
+        daemon.ask("GET", "/v2/team/app/tags/list", &shown).await.status,
+        403
+    );
+    assert_eq!(daemon.ask("GET", "/api/status", &shown).await.status, 403);
+
+    let builder = hosting().upstream("docker-hub", &upstream);
+    let daemon = checking(builder)
+        .setting("auth.anonymous", "[]")
+        .setting("auth.readers", r#"["*", "upstream/docker-hub/*"]"#)
+        .setting("auth.writers", r#"["upstream/docker-hub/*"]"#)
+        .start()
+        .await;
+    assert_eq!(daemon.ask("GET", &url, &shown).await.status, 200);
+    assert_eq!(daemon.ask("GET", &url, "").await.status, 401);
+    // It reads there, and that is all.
+    assert_eq!(daemon.push("team/app", &shown).await, 403);
+    let catalog = daemon.ask("GET", "/v2/_catalog", &shown).await;
+    assert_eq!(catalog.json()["repositories"].as_array().map(Vec::len), Some(0));
+}
