@@ -1,0 +1,259 @@
+//! Upload sessions: blobs on their way in from clients that push, across requests and restarts. Called by `repository`.
+//!
+//! A session is a file and a small record beside it. One request has it at a time; the hash goes along with the bytes,
+//! so that a closing request reads nothing again. The record is written when a request lets go of the session, and says
+//! what was synced: after a power cut that is all that counts.
+
+mod id;
+mod record;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+pub use id::UploadId;
+pub use session::Upload;
+
+use crate::clock::Timestamp;
+use crate::oci::Algorithm;
+
+use super::error::Error;
+use super::hasher::Hasher;
+use super::layout::Layout;
+use super::partial::{self, boot};
+use super::space::{Account, Reservation, Space};
+use record::Record;
+
+/// A session at rest.
+struct Rest {
+    record: Record,
+    room: Reservation,
+}
+
+enum Slot {
+    Resting(Box<Rest>),
+    /// A request has it.
+    Taken {
+        repository: String,
+        /// Ends with what it holds.
+        until: watch::Receiver<()>,
+    },
+}
+
+/// Why a session cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHad {
+    /// There is none of this name in this repository, or none any more.
+    Unknown,
+    /// Another request has it.
+    Busy,
+}
+
+/// A session, for status and collection.
+#[derive(Clone, Debug)]
+pub struct UploadState {
+    /// Its name.
+    pub id: UploadId,
+    /// The key of the repository that it is for.
+    pub repository: String,
+    /// Bytes that are here.
+    pub size: u64,
+    /// When it was last written to.
+    pub at: Timestamp,
+}
+
+/// All upload sessions. Clones share them.
+#[derive(Clone)]
+pub struct Uploads {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    layout: Arc<Layout>,
+    space: Arc<Space>,
+    known: Mutex<HashMap<UploadId, Slot>>,
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, HashMap<UploadId, Slot>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: UploadId) -> PathBuf {
+        self.layout.uploads().join(id.to_string())
+    }
+}
+
+impl Uploads {
+    /// Takes in what an earlier process left: sessions with a sound record; the others are removed.
+    pub(in crate::storage) fn recover(layout: Arc<Layout>, space: Arc<Space>) -> Result<Self, Error> {
+        let mut known = HashMap::new();
+        let folder = layout.uploads();
+        for entry in fs::read_dir(&folder).map_err(Error::at(&folder))? {
+            let path = entry.map_err(Error::at(&folder))?.path();
+            match path.extension().and_then(|ending| ending.to_str()) {
+                // Judged with its file.
+                Some("json") if path.with_extension("").exists() => continue,
+                Some(_) => {
+                    let _ = fs::remove_file(&path);
+                    continue;
+                }
+                None => {}
+            }
+            let id = path.file_name().and_then(|name| UploadId::parse(name.to_str()?));
+            let (blocks, length) =
+                fs::metadata(&path).map_or((0, 0), |file| (file.blocks() * 512, file.len()));
+            match id.zip(Record::read(&path, length)) {
+                Some((id, record)) => {
+                    let room = space.adopt(Account::Hosted, blocks);
+                    known.insert(id, Slot::Resting(Box::new(Rest { record, room })));
+                }
+                None => partial::remove(&path),
+            }
+        }
+        let shared = Shared {
+            layout,
+            space,
+            known: Mutex::new(known),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Begins a session of `owner` for `repository`, whose blob is to be named by `algorithm`. Blocking.
+    ///
+    /// # Errors
+    /// `NoRoom` when `size`, if the client said it, does not fit.
+    pub fn begin(
+        &self,
+        repository: &str,
+        owner: &str,
+        algorithm: Algorithm,
+        size: Option<u64>,
+    ) -> Result<Upload, Error> {
+        let shared = self.shared.clone();
+        let room = shared.space.reserve(Account::Hosted, size.unwrap_or(0));
+        let room = room.map_err(Error::NoRoom)?;
+        let id = UploadId::random();
+        let path = shared.path(id);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(Error::at(&path))?;
+        let now = Timestamp::now();
+        let record = Record {
+            repository: repository.to_owned(),
+            owner: owner.to_owned(),
+            algorithm: algorithm.name().to_owned(),
+            size: 0,
+            hash: String::new(),
+            synced: 0,
+            synced_hash: String::new(),
+            boot: boot().to_owned(),
+            began_at: now,
+            at: now,
+        };
+        let (holds, until) = watch::channel(());
+        let taken = Slot::Taken {
+            repository: repository.to_owned(),
+            until,
+        };
+        shared.known().insert(id, taken);
+        let hasher = Hasher::new(algorithm);
+        Ok(Upload::new(
+            shared,
+            id,
+            file,
+            hasher,
+            Rest { record, room },
+            holds,
+        ))
+    }
+
+    /// Takes a session of `repository` up, until what is returned is dropped. Blocking.
+    ///
+    /// # Errors
+    /// When there is none, another request has it, or its file cannot be opened.
+    pub fn take(&self, repository: &str, id: UploadId) -> Result<Result<Upload, NotHad>, Error> {
+        let shared = self.shared.clone();
+        let (holds, until) = watch::channel(());
+        let rest = {
+            let mut known = shared.known();
+            match known.get(&id) {
+                Some(Slot::Resting(rest)) if rest.record.repository == repository => {}
+                Some(Slot::Taken { repository: its, .. }) if its == repository => {
+                    return Ok(Err(NotHad::Busy));
+                }
+                _ => return Ok(Err(NotHad::Unknown)),
+            }
+            let taken = Slot::Taken {
+                repository: repository.to_owned(),
+                until,
+            };
+            match known.insert(id, taken) {
+                Some(Slot::Resting(rest)) => *rest,
+                _ => return Ok(Err(NotHad::Unknown)),
+            }
+        };
+        let path = shared.path(id);
+        let opened = File::options().read(true).write(true).open(&path);
+        let algorithm = rest.record.algorithm();
+        let hasher = match rest.record.size {
+            0 => Some(Hasher::new(algorithm)),
+            _ => Hasher::restore(algorithm, &rest.record.hash),
+        };
+        let Some((file, hasher)) = opened.ok().zip(hasher) else {
+            shared.known().remove(&id);
+            partial::remove(&path);
+            return Ok(Err(NotHad::Unknown));
+        };
+        Ok(Ok(Upload::new(shared, id, file, hasher, rest, holds)))
+    }
+
+    /// What ends when the request that has the session lets go of it; `None` when none has it.
+    pub fn until_released(&self, id: UploadId) -> Option<watch::Receiver<()>> {
+        match self.shared.known().get(&id) {
+            Some(Slot::Taken { until, .. }) => Some(until.clone()),
+            _ => None,
+        }
+    }
+
+    /// All sessions that no request has.
+    pub fn resting(&self) -> Vec<UploadState> {
+        let known = self.shared.known();
+        let resting = known.iter().filter_map(|(id, slot)| match slot {
+            Slot::Resting(rest) => Some(UploadState {
+                id: *id,
+                repository: rest.record.repository.clone(),
+                size: rest.record.size,
+                at: rest.record.at,
+            }),
+            Slot::Taken { .. } => None,
+        });
+        resting.collect()
+    }
+
+    /// Removes a session that no request has, and that nobody wrote to after `since`: its bytes, if it was such a one.
+    /// Blocking.
+    pub fn discard(&self, id: UploadId, since: Timestamp) -> Option<u64> {
+        let mut known = self.shared.known();
+        let size = match known.get(&id)? {
+            Slot::Resting(rest) if rest.record.at <= since => rest.record.size,
+            Slot::Resting(_) | Slot::Taken { .. } => return None,
+        };
+        known.remove(&id);
+        drop(known);
+        partial::remove(&self.shared.path(id));
+        Some(size)
+    }
+}

@@ -1,0 +1,136 @@
+//! Sessions over a real folder.
+
+use super::*;
+use crate::storage::partial::beside;
+use crate::storage::space::Bounds;
+
+struct Scene {
+    _root: tempfile::TempDir,
+    layout: Arc<Layout>,
+    _lock: File,
+    space: Arc<Space>,
+    uploads: Uploads,
+}
+
+const REPO: &str = "hosted:acme/app";
+
+fn scene(limit: Option<u64>) -> Scene {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Arc::new(Layout::new(root.path()));
+    let lock = layout.prepare().unwrap();
+    let bounds = Bounds {
+        hosted_max_size: limit,
+        ..Bounds::default()
+    };
+    let space = Space::new(&layout, bounds);
+    let uploads = Uploads::recover(layout.clone(), space.clone()).unwrap();
+    Scene {
+        _root: root,
+        layout,
+        _lock: lock,
+        space,
+        uploads,
+    }
+}
+
+fn again(scene: &Scene) -> Uploads {
+    Uploads::recover(scene.layout.clone(), scene.space.clone()).unwrap()
+}
+
+#[test]
+fn a_session_goes_on_in_another_request_and_another_process() {
+    let scene = scene(None);
+    let mut upload = scene.uploads.begin(REPO, "ann", Algorithm::Sha256, None).unwrap();
+    upload.append(b"one ").unwrap();
+    let id = upload.id();
+    assert_eq!(scene.uploads.take(REPO, id).unwrap().err(), Some(NotHad::Busy));
+    assert_eq!(
+        scene.uploads.take("hosted:other", id).unwrap().err(),
+        Some(NotHad::Unknown),
+        "a name of another repository's says nothing"
+    );
+    drop(upload);
+    scene
+        .uploads
+        .take(REPO, id)
+        .unwrap()
+        .unwrap()
+        .append(b"two ")
+        .unwrap();
+    let uploads = again(&scene);
+    let mut upload = uploads.take(REPO, id).unwrap().unwrap();
+    assert_eq!((upload.size(), upload.owner()), (8, "ann"));
+    upload.append(b"three").unwrap();
+    let digest = Hasher::digest(Algorithm::Sha256, b"one two three");
+    let wrong = Hasher::digest(Algorithm::Sha256, b"else");
+    assert!(matches!(upload.place(&wrong), Err(Error::WrongDigest { .. })));
+    upload.place(&digest).unwrap();
+    drop(upload);
+    assert_eq!(fs::read(scene.layout.blob(&digest)).unwrap(), b"one two three");
+    assert_eq!(uploads.take(REPO, id).unwrap().err(), Some(NotHad::Unknown));
+    assert!(uploads.resting().is_empty());
+    assert_eq!(fs::read_dir(scene.layout.uploads()).unwrap().count(), 0);
+}
+
+#[test]
+fn after_a_power_cut_what_was_synced_counts() {
+    let scene = scene(None);
+    let mut upload = scene.uploads.begin(REPO, "ann", Algorithm::Sha512, None).unwrap();
+    upload.append(b"synced").unwrap();
+    upload.sync().unwrap();
+    upload.append(b" and not").unwrap();
+    let (id, path) = (upload.id(), upload.path.clone());
+    drop(upload);
+    let text = fs::read_to_string(beside(&path, "json")).unwrap();
+    fs::write(beside(&path, "json"), text.replace(boot(), "another boot")).unwrap();
+    let mut upload = again(&scene).take(REPO, id).unwrap().unwrap();
+    assert_eq!(upload.size(), 6);
+    upload.append(b"!").unwrap();
+    assert_eq!(upload.digest(), Hasher::digest(Algorithm::Sha512, b"synced!"));
+    upload.hash_by(Algorithm::Sha256).unwrap();
+    assert_eq!(upload.digest(), Hasher::digest(Algorithm::Sha256, b"synced!"));
+}
+
+#[test]
+fn files_without_a_sound_record_are_removed() {
+    let scene = scene(None);
+    let id = {
+        let mut upload = scene.uploads.begin(REPO, "", Algorithm::Sha256, None).unwrap();
+        upload.append(b"bytes").unwrap();
+        upload.id()
+    };
+    let path = scene.uploads.shared.path(id);
+    fs::write(&path, b"by").unwrap();
+    fs::write(scene.layout.uploads().join("stray"), b"").unwrap();
+    fs::write(scene.layout.uploads().join("stray.json"), b"{}").unwrap();
+    assert!(again(&scene).resting().is_empty());
+    assert_eq!(fs::read_dir(scene.layout.uploads()).unwrap().count(), 0);
+}
+
+#[test]
+fn room_is_taken_as_it_comes_and_given_back() {
+    let scene = scene(Some(32 * 1024));
+    let refused = scene.uploads.begin(REPO, "", Algorithm::Sha256, Some(40_000));
+    assert!(matches!(refused.map(drop), Err(Error::NoRoom(_))));
+    let mut upload = scene.uploads.begin(REPO, "", Algorithm::Sha256, None).unwrap();
+    upload.append(&vec![1; 20_000]).unwrap();
+    assert!(matches!(upload.append(&vec![1; 20_000]), Err(Error::NoRoom(_))));
+    assert_eq!(upload.size(), 20_000, "what came before stays");
+    let id = upload.id();
+    drop(upload);
+    assert!(scene.space.usage().hosted >= 20_000);
+    assert_eq!(scene.uploads.resting().len(), 1);
+    // Somebody wrote to it after that.
+    assert_eq!(scene.uploads.discard(id, Timestamp(1)), None);
+    let size = scene.uploads.resting()[0].size;
+    assert_eq!(scene.uploads.discard(id, Timestamp::now()), Some(size));
+    assert_eq!(scene.uploads.discard(id, Timestamp::now()), None);
+    assert_eq!(scene.space.usage().hosted, 0);
+    let upload = scene
+        .uploads
+        .begin(REPO, "", Algorithm::Sha256, Some(30_000))
+        .unwrap();
+    upload.cancel();
+    assert_eq!(scene.space.usage().hosted, 0);
+    assert_eq!(fs::read_dir(scene.layout.uploads()).unwrap().count(), 0);
+}
