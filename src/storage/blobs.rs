@@ -174,16 +174,17 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes an upload the blob `digest` of a hosted repository, durable and known, in law 3's order: its link is `links`'s.
+    /// Makes an upload the blob `digest` of a hosted repository, durable and known, in law 3's order: `links` link it.
     /// What is here already is only linked.
     ///
     /// # Errors
-    /// `WrongDigest`, when the upload is something else: it goes on.
+    /// `WrongDigest`, when the upload is something else: it goes on. `Quota` and `RepositoryGone`, when `links` are not
+    /// admitted: nothing is kept.
     pub async fn publish_upload(
         &self,
         mut upload: Upload,
         digest: &Digest,
-        link: Change,
+        mut links: Vec<Change>,
     ) -> Result<u64, Error> {
         // A row whose file is lost goes, and this takes its place.
         self.open(digest).await?;
@@ -191,9 +192,14 @@ impl Blobs {
         let (size, wanted) = (upload.size(), *digest);
         let here = self.index.read(move |index| index.blob(&wanted)).await?;
         if here.is_some() {
-            blocking(move || upload.confirm(&wanted).map(|()| upload.cancel())).await?;
-            self.index.commit(vec![link]).await?;
-            return Ok(size);
+            let upload = blocking(move || upload.confirm(&wanted).map(|()| upload)).await?;
+            let linked = self.index.commit(links).await;
+            return blocking(move || {
+                // Without the link it waits: its client may try again.
+                linked.map(|()| upload.cancel())?;
+                Ok(size)
+            })
+            .await;
         }
         let file = blocking(move || upload.place(&wanted)).await?;
         self.forget_opened(digest);
@@ -203,16 +209,14 @@ impl Blobs {
             stored_at: Timestamp::now(),
         };
         steps::before("publish: commit");
-        let committed = self
-            .index
-            .commit(vec![link, Change::put_uploaded(digest, &row)])
-            .await;
-        if let Err(error) = committed
-            && !self
+        links.push(Change::put_uploaded(digest, &row));
+        if let Err(error) = self.index.commit(links).await {
+            let is_there = self
                 .is_there_after_all(digest, size, Some(&stored), Account::Hosted)
-                .await
-        {
-            return Err(error);
+                .await;
+            if error.is_refusal() || !is_there {
+                return Err(error);
+            }
         }
         steps::before("publish: release");
         self.quarantine.release(digest);
@@ -257,8 +261,11 @@ impl Blobs {
         self.take_away(digest, Fate::Unheld).await
     }
 
-    /// Commits a link to a blob if the blob is here, so that it is not removed in between. Whether it is.
-    pub async fn link_if_here(&self, digest: &Digest, link: Change) -> Result<bool, Error> {
+    /// Commits links to a blob if the blob is here, so that it is not removed in between. Whether it is.
+    ///
+    /// # Errors
+    /// `Quota` and `RepositoryGone`, when `links` are not admitted.
+    pub async fn link_if_here(&self, digest: &Digest, links: Vec<Change>) -> Result<bool, Error> {
         let (blobs, digest) = (self.clone(), *digest);
         let work = async move {
             // A row whose file is lost goes: who was told that it is here would not push it.
@@ -272,7 +279,7 @@ impl Blobs {
             {
                 return Ok(false);
             }
-            blobs.index.commit(vec![link]).await.map(|()| true)
+            blobs.index.commit(links).await.map(|()| true)
         };
         tokio::spawn(work)
             .await

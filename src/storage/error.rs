@@ -67,6 +67,12 @@ pub enum Error {
     /// The cap or the disk leaves no room.
     #[error("no room ({} bytes are missing)", .0.missing)]
     NoRoom(NoRoom),
+    /// A repository would hold more than this many bytes, which are its quota.
+    #[error("the repository's quota of {0} bytes is used up")]
+    Quota(u64),
+    /// What was to be put into a hosted repository found it gone, or another one of its name.
+    #[error("the repository is no more")]
+    RepositoryGone,
     /// More or fewer bytes than announced.
     #[error("wrong size: expected {expected} bytes, received {actual}")]
     WrongSize {
@@ -78,6 +84,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the index was well, and did not let something in.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Quota(_) | Self::RepositoryGone)
+    }
+
     /// Names the path that an operation failed on.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io {

@@ -55,6 +55,7 @@ mod pins;
 mod pull;
 mod purge;
 mod push;
+mod quota;
 mod range;
 mod rebuild;
 mod redirects;

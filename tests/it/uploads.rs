@@ -475,23 +475,3 @@ async fn a_body_without_end_stops_at_the_room_there_is() {
     let mut raw = begin_request("POST", &url, &framing).await;
     assert_eq!(raw.head().await.expect("an answer").status, 507);
 }
-
-#[tokio::test]
-async fn a_repository_holds_no_more_than_its_quota() {
-    let template = r#"[{ pattern = "acme/*", quota = "100KiB" }]"#;
-    let hosting = Hosting::of(hosting().setting("hosted.template", template)).await;
-    hosting.push_blob(APP, random(1, 60_000)).await;
-    let (second, url) = (random(2, 60_000), hosting.at(APP, "blobs/uploads/"));
-    let answer = send(Method::POST, closing(&url, &sha256(&second)), &[], second.clone()).await;
-    assert_error(&answer, 403, "DENIED");
-    let session = hosting.begin(APP).await;
-    assert_eq!(chunk(&session, &second, 0).await.status, 202);
-    assert_error(&finish(&session, &sha256(&second)).await, 403, "DENIED");
-    assert_eq!(
-        hosting.status(APP, &format!("blobs/{}", sha256(&second))).await,
-        404
-    );
-    // The quota is each repository's.
-    hosting.push_blob("acme/other", second).await;
-    hosting.push_blob(APP, random(3, 40_000)).await;
-}

@@ -42,18 +42,17 @@ pub(in crate::api) async fn begin(
         (None, Some("sha256") | None) => Algorithm::Sha256,
         (None, Some(_)) => return Err(Failure::Algorithm),
     };
-    let mut body = Incoming::of(asking);
-    let size = whole.and_then(|_| body.announced());
-    let hosted = asking.shared.registry.hosted();
-    let upload = hosted
-        .begin_upload(repository, &asking.caller.key(), algorithm, size)
-        .await
-        .map_err(Failure::Hosted)?;
+    let (hosted, owner) = (asking.shared.registry.hosted(), asking.caller.key());
     if let Some(digest) = whole {
         asking.exchange.digest = Some(digest);
-        let upload = take_in(asking, upload, &mut body, None).await?;
+        let mut body = Incoming::of(asking);
+        let begun = hosted.begin_whole(repository, &owner, &digest, body.announced());
+        let upload = begun.await.map_err(Failure::Hosted)?;
+        let upload = take_in(asking, repository, upload, &mut body, (None, Some(&digest))).await?;
         return finish(asking, repository, target, upload, &digest).await;
     }
+    let begun = hosted.begin_upload(repository, &owner, algorithm, None);
+    let upload = begun.await.map_err(Failure::Hosted)?;
     let reply = going_on(StatusCode::ACCEPTED, target, &upload);
     hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
     Ok(reply)
@@ -143,7 +142,7 @@ pub(in crate::api) async fn step(
         UploadStep::Append => {
             let mut body = Incoming::of(asking);
             let end = check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, upload, &mut body, end).await?;
+            let upload = take_in(asking, repository, upload, &mut body, (end, None)).await?;
             let reply = going_on(StatusCode::ACCEPTED, target, &upload);
             hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
             Ok(reply)
@@ -155,7 +154,7 @@ pub(in crate::api) async fn step(
             asking.exchange.digest = Some(digest);
             let mut body = Incoming::of(asking);
             let end = check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, upload, &mut body, end).await?;
+            let upload = take_in(asking, repository, upload, &mut body, (end, Some(&digest))).await?;
             finish(asking, repository, target, upload, &digest).await
         }
     }
@@ -199,14 +198,19 @@ fn positions(text: &str) -> Option<(u64, u64)> {
     (end > first).then_some((first, end))
 }
 
-/// Takes the body in, up to `end` and no less where that is given. What came of one that breaks off stays.
+/// Takes the body in, up to `end` and no less where that is given, for the blob `digest` where the client says so. What came
+/// of one that breaks off stays.
 async fn take_in(
     asking: &Asking<'_>,
-    mut upload: Upload,
+    repository: &HostedRepository,
+    upload: Upload,
     body: &mut Incoming,
-    end: Option<u64>,
+    (end, digest): (Option<u64>, Option<&Digest>),
 ) -> Result<Upload, Failure> {
     let hosted = asking.shared.registry.hosted();
+    let announced = body.announced().or_else(|| end?.checked_sub(upload.size()));
+    let expected = hosted.expect(repository, upload, announced, digest).await;
+    let mut upload = expected.map_err(Failure::Hosted)?;
     while let Some(piece) = body.piece().await.map_err(Failure::Body)? {
         if end.is_some_and(|end| upload.size() + piece.len() as u64 > end) {
             return Err(Failure::ContentRange);

@@ -1,17 +1,12 @@
-//! Blobs of hosted repositories: uploads, mounts, reads, and the lease that each of them is.
+//! Blobs of hosted repositories: mounts, reads, and the lease that each of them is. How they come is in `uploads`.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Timestamp;
-use crate::oci::{Algorithm, Digest, RepositoryName};
+use crate::oci::{Digest, RepositoryName};
 use crate::repository::{Key, Link};
 use crate::storage::{
-    Change, Error as StorageError, HOSTED, Index, LinkRow, NotHad, Proof, Removed, StoredBlob, Upload,
-    UploadId, UploadState, is_hosted,
+    Change, Error as StorageError, HOSTED, Index, LinkRow, Proof, Removed, StoredBlob, is_hosted,
 };
 
 use super::{Error, Hosted, HostedRepository};
@@ -19,137 +14,7 @@ use super::{Error, Hosted, HostedRepository};
 /// Repositories that are looked at for a mount that names none.
 const MOST_SOURCES: usize = 1000;
 
-/// How long a request waits for another one to let go of its session.
-const HAND_OVER: Duration = Duration::from_secs(3);
-
-/// An upload that ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// The blob.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
 impl Hosted {
-    /// Begins an upload session of `owner`. `size`, if the client says it, is reserved.
-    pub async fn begin_upload(
-        &self,
-        repository: &HostedRepository,
-        owner: &str,
-        algorithm: Algorithm,
-        size: Option<u64>,
-    ) -> Result<Upload, Error> {
-        self.within_quota(repository, size.unwrap_or(0)).await?;
-        let (uploads, key) = (self.shared.uploads.clone(), repository.key.clone());
-        let owner = owner.to_owned();
-        blocking(move || Ok(uploads.begin(&key, &owner, algorithm, size)?)).await
-    }
-
-    /// Takes up a session of `owner`, and waits a little for another request that has it: a client that lost its connection
-    /// may come back before we know. What is returned holds it until it is dropped.
-    ///
-    /// # Errors
-    /// `UploadUnknown`, also for somebody else's; `UploadBusy`.
-    pub async fn take_upload(
-        &self,
-        repository: &HostedRepository,
-        owner: &str,
-        id: UploadId,
-    ) -> Result<Upload, Error> {
-        let uploads = &self.shared.uploads;
-        let given_up = Instant::now() + HAND_OVER;
-        let taken = loop {
-            let (its, key) = (uploads.clone(), repository.key.clone());
-            let taken = blocking(move || Ok(its.take(&key, id)?)).await?;
-            if !matches!(taken, Err(NotHad::Busy)) || Instant::now() > given_up {
-                break taken;
-            }
-            // Its end is an error, since nothing is ever sent.
-            if let Some(mut until) = uploads.until_released(id) {
-                let _ = timeout_at(given_up, until.changed()).await;
-            }
-        };
-        match taken {
-            Ok(upload) if upload.owner() == owner => Ok(upload),
-            Ok(others) => {
-                self.rest_upload(others).await?;
-                Err(Error::UploadUnknown)
-            }
-            Err(NotHad::Unknown) => Err(Error::UploadUnknown),
-            Err(NotHad::Busy) => Err(Error::UploadBusy),
-        }
-    }
-
-    /// Takes more bytes into a session.
-    ///
-    /// # Errors
-    /// `NoRoom`, and those of the disk: the session waits with what came before.
-    pub async fn append(&self, mut upload: Upload, bytes: Bytes) -> Result<Upload, Error> {
-        blocking(move || {
-            upload.append(&bytes)?;
-            Ok(upload)
-        })
-        .await
-    }
-
-    /// Lets go of a session: the next request finds it as it is. Dropping it does the same, on the caller's thread.
-    pub async fn rest_upload(&self, upload: Upload) -> Result<(), Error> {
-        blocking(move || {
-            drop(upload);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Ends a session: what came is the blob `digest`, and in the repository when this returns.
-    ///
-    /// # Errors
-    /// `DigestInvalid`, when it is something else: then the session is over. `Quota`, `NoRoom`: it is not.
-    pub async fn finish_upload(
-        &self,
-        repository: &HostedRepository,
-        mut upload: Upload,
-        digest: &Digest,
-    ) -> Result<Finished, Error> {
-        let (size, digest) = (upload.size(), *digest);
-        if self.link(&repository.key, &digest).await?.is_none() {
-            self.within_quota(repository, size).await?;
-        }
-        let upload = blocking(move || {
-            upload.hash_by(digest.algorithm())?;
-            match upload.confirm(&digest) {
-                Ok(()) => Ok(upload),
-                Err(error) => {
-                    upload.cancel();
-                    Err(error.into())
-                }
-            }
-        })
-        .await?;
-        let (its, repository) = (self.clone(), repository.clone());
-        // A task of its own: half of it must not be done because the client has left.
-        let work = async move {
-            its.lease(&repository.key, &digest).await;
-            let link = its
-                .link_change(&repository.key, &digest, size, Proof::Pushed)
-                .await?;
-            its.shared.blobs.publish_upload(upload, &digest, link).await?;
-            its.linked(&repository.key, &digest, size, Proof::Pushed);
-            Ok(Finished { digest, size })
-        };
-        detached(work).await
-    }
-
-    /// Ends a session without a blob.
-    pub async fn cancel_upload(&self, upload: Upload) -> Result<(), Error> {
-        blocking(move || {
-            upload.cancel();
-            Ok(())
-        })
-        .await
-    }
-
     /// Takes a blob into a repository that another one holds, of which the caller may read. Whether it was there.
     pub async fn mount(
         &self,
@@ -163,15 +28,15 @@ impl Hosted {
         if self.link(&repository.key, digest).await?.is_none() {
             self.within_quota(repository, source.size).await?;
         }
-        let (its, key, digest) = (self.clone(), repository.key.clone(), *digest);
+        let (its, repository, digest) = (self.clone(), repository.clone(), *digest);
         let work = async move {
-            its.lease(&key, &digest).await;
-            let link = its
-                .link_change(&key, &digest, source.size, Proof::Mounted)
+            its.lease(&repository.key, &digest).await;
+            let links = its
+                .linking(&repository, &digest, source.size, Proof::Mounted)
                 .await?;
-            let is_here = its.shared.blobs.link_if_here(&digest, link).await?;
+            let is_here = its.shared.blobs.link_if_here(&digest, links).await?;
             if is_here {
-                its.linked(&key, &digest, source.size, Proof::Mounted);
+                its.linked(&repository.key, &digest, source.size, Proof::Mounted);
             }
             Ok(is_here)
         };
@@ -243,11 +108,6 @@ impl Hosted {
         .await
     }
 
-    /// Sessions that no request has, for status and collection.
-    pub fn resting_uploads(&self) -> Vec<UploadState> {
-        self.shared.uploads.resting()
-    }
-
     /// Promises that a collection leaves it, and waits for one that is about to take it.
     pub(super) async fn lease(&self, key: &Key, digest: &Digest) {
         let pair = (key.clone(), *digest);
@@ -265,14 +125,15 @@ impl Hosted {
         Ok(self.shared.repositories.link(key, digest).await?)
     }
 
-    /// The change that makes a blob the repository's. What is a manifest there stays one.
-    async fn link_change(
+    /// The changes that make a blob the repository's, if they are let in. What is a manifest there stays one.
+    pub(super) async fn linking(
         &self,
-        key: &Key,
+        repository: &HostedRepository,
         digest: &Digest,
         size: u64,
         proof: Proof,
-    ) -> Result<Change, Error> {
+    ) -> Result<Vec<Change>, Error> {
+        let key = &repository.key;
         let manifest = self.link(key, digest).await?.is_some_and(|link| link.manifest);
         let row = LinkRow {
             size,
@@ -280,11 +141,11 @@ impl Hosted {
             manifest,
             at: Some(Timestamp::now()),
         };
-        Ok(Change::put_link(key, digest, &row))
+        Ok(vec![repository.admission(), Change::put_link(key, digest, &row)])
     }
 
     /// Memory hears of a link after the index.
-    fn linked(&self, key: &Key, digest: &Digest, size: u64, proof: Proof) {
+    pub(super) fn linked(&self, key: &Key, digest: &Digest, size: u64, proof: Proof) {
         let links = &self.shared.repositories.memory.links;
         let pair = (key.clone(), *digest);
         let manifest = links.get(&pair).is_some_and(|link| link.manifest);
@@ -317,18 +178,24 @@ impl Hosted {
         Ok(needed.await?)
     }
 
-    /// # Errors
-    /// `Quota`, when `more` bytes are too many.
-    pub(super) async fn within_quota(&self, repository: &HostedRepository, more: u64) -> Result<(), Error> {
+    /// What the quota of a repository leaves at the moment, and the quota, if it has one. Whether something fits is
+    /// decided when it is committed ([`HostedRepository::admission`]); this spares the way there.
+    pub(super) async fn left(&self, repository: &HostedRepository) -> Result<Option<(u64, u64)>, Error> {
         let Some(quota) = repository.settings.quota else {
-            return Ok(());
+            return Ok(None);
         };
         let key = repository.key.clone();
         let used = self.shared.index.read(move |index| index.usage(&key)).await?;
-        if used.saturating_add(more) > quota {
-            return Err(Error::Quota(quota));
+        Ok(Some((quota.saturating_sub(used), quota)))
+    }
+
+    /// # Errors
+    /// `Quota`, when `more` bytes are too many at the moment.
+    pub(super) async fn within_quota(&self, repository: &HostedRepository, more: u64) -> Result<(), Error> {
+        match self.left(repository).await? {
+            Some((left, quota)) if more > left => Err(Error::Quota(quota)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -351,7 +218,7 @@ pub(super) async fn detached<T: Send + 'static>(
         .unwrap_or_else(|panic| Err(broken(&panic)))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let work = tokio::task::spawn_blocking(work);

@@ -67,7 +67,8 @@ impl Hosted {
     /// Takes a manifest in, durably, and points its tags at it.
     ///
     /// # Errors
-    /// `ManifestInvalid`, `DigestInvalid`, `Dangling`, `TagImmutable`, `Quota`: then nothing was changed.
+    /// `ManifestInvalid`, `DigestInvalid`, `Dangling`, `TagImmutable`, `Quota`, and `NameUnknown` when the repository went
+    /// meanwhile: then nothing was changed.
     pub async fn push_manifest(
         &self,
         repository: &HostedRepository,
@@ -119,7 +120,7 @@ impl Hosted {
             let pair = (repository.key.clone(), digest);
             let turn = its.shared.condemned.claim(&pair).await;
             let known = its.link(&repository.key, &digest).await?;
-            its.keep(&repository.key, &stored, &manifest, subject, &tags, known)
+            its.keep(&repository, &stored, &manifest, subject, &tags, known)
                 .await?;
             drop((turn, turns, named));
             Ok(Pushed { digest, subject })
@@ -221,7 +222,7 @@ impl Hosted {
     /// One transaction; memory hears of it afterwards.
     async fn keep(
         &self,
-        key: &Key,
+        repository: &HostedRepository,
         stored: &Arc<StoredManifest>,
         manifest: &Manifest,
         subject: Option<Digest>,
@@ -233,7 +234,8 @@ impl Hosted {
             media_type: stored.media_type.as_str().to_owned(),
             bytes: stored.bytes.clone(),
         };
-        let mut changes = Vec::new();
+        let key = &repository.key;
+        let mut changes = vec![repository.admission()];
         if !known.is_some_and(|link| link.manifest) {
             let link = LinkRow {
                 size,

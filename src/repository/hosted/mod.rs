@@ -14,6 +14,7 @@ mod retention;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,6 @@ use crate::storage::{Blobs, Change, Error as StorageError, HOSTED, Index, Reposi
 use super::{Key, Repositories};
 
 pub use super::immutability::Mutability;
-pub use blobs::Finished;
 use blobs::detached;
 pub use collect::{Collected, Collecting, Walked};
 pub use error::Error;
@@ -35,6 +35,7 @@ use naming::Naming;
 pub use report::{Expiring, Holdings, RepositoryReport, RetentionPreview};
 pub use retention::Expired;
 pub use settings::Settings;
+pub use uploads::Finished;
 
 /// How many repositories are remembered.
 const KNOWN: u64 = 100_000;
@@ -254,6 +255,12 @@ impl HostedRepository {
             settings: Settings::of_json(row.settings),
         }
     }
+
+    /// What goes before the changes of each push, in one submission: they are written only while the repository is there,
+    /// and as far as its quota goes, whatever else is pushed at the same time.
+    fn admission(&self) -> Change {
+        Change::admit(&self.name, self.created_at, self.settings.quota)
+    }
 }
 
 /// What the content of a hosted repository is kept under.
@@ -265,6 +272,8 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::NoRoom(_) => Self::NoRoom,
+            StorageError::Quota(quota) => Self::Quota(quota),
+            StorageError::RepositoryGone => Self::NameUnknown,
             StorageError::WrongDigest { actual, .. } => Self::DigestInvalid(actual),
             other => Self::Storage(other),
         }

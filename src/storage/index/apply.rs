@@ -47,10 +47,10 @@ pub(super) struct Applier<'t> {
     referrers: Rows<'t>,
     pub(super) pins: Rows<'t>,
     uses: Rows<'t>,
-    repositories: Rows<'t>,
+    pub(super) repositories: Rows<'t>,
     identities: Rows<'t>,
     namespaces: Rows<'t>,
-    usage: Rows<'t>,
+    pub(super) usage: Rows<'t>,
     units: Rows<'t>,
     order: Rows<'t>,
     outlines: Rows<'t>,
@@ -138,6 +138,8 @@ impl<'t> Applier<'t> {
 
     pub(super) fn apply(&mut self, action: &Action) -> Result<(), Error> {
         match action {
+            // Judged before the first change of its submission.
+            Action::Admit(_) => Ok(()),
             Action::PutBlob(digest, row) => self.put_blob(digest, row, false),
             Action::PutUploaded(digest, row) => self.put_blob(digest, row, true),
             Action::RemoveHosted(repository, digest) => self.remove_hosted(repository, digest),

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::clock::Timestamp;
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Reference, RepositoryName, Tag};
 
+use super::admission::Admission;
 use super::records::{
     BlobRow, LinkRow, ManifestRow, PinName, PinRow, ReferrersRow, RepositoryRow, TagRow, UnitKind, UseRow,
 };
@@ -52,6 +53,7 @@ pub struct Change(pub(super) Action);
 
 #[derive(Debug)]
 pub(super) enum Action {
+    Admit(Admission),
     PutBlob(Digest, BlobRow),
     RemoveBlob(Digest),
     RemoveUnheld(Digest),
@@ -84,6 +86,18 @@ pub(super) enum Action {
 }
 
 impl Change {
+    /// The whole submission is applied only if the hosted repository `repository` that was made at `created_at` is there still,
+    /// and then holds no more than `quota` bytes, or no more than before. Else it fails with
+    /// [`Error::RepositoryGone`](crate::storage::Error::RepositoryGone) or [`Error::Quota`](crate::storage::Error::Quota), and
+    /// nothing of it is written.
+    pub fn admit(repository: &RepositoryName, created_at: Timestamp, quota: Option<u64>) -> Self {
+        Self(Action::Admit(Admission {
+            repository: repository.clone(),
+            created_at,
+            quota,
+        }))
+    }
+
     /// A blob's file is in place. Without a manifest here that needs it, it is a unit of its own.
     pub fn put_blob(digest: &Digest, row: &BlobRow) -> Self {
         Self(Action::PutBlob(*digest, row.clone()))

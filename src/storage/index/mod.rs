@@ -2,6 +2,7 @@
 //!
 //! Reads block on the disk when a page is not cached: call them on a blocking thread ([`Index::read`]).
 
+mod admission;
 mod apply;
 mod backend;
 mod ballast;

@@ -165,11 +165,11 @@ impl Work {
             written = self.seat.renew().and_then(|()| write(&self.seat, &batch));
         }
         match written {
-            Ok((removed, entries)) => {
+            Ok((outcomes, entries)) => {
                 self.journal.append(&entries);
-                tell(&self.observers, &removed);
-                for (submission, removed) in batch.into_iter().zip(removed) {
-                    let _ = submission.done.send(Ok(removed));
+                tell(&self.observers, &outcomes);
+                for (submission, outcome) in batch.into_iter().zip(outcomes) {
+                    let _ = submission.done.send(outcome);
                 }
             }
             Err(error) => {
@@ -218,28 +218,37 @@ impl Work {
     }
 }
 
-fn tell(observers: &Observers, removed: &[Removed]) {
+/// What one submission took away, or why nothing of it was applied.
+type Outcome = Result<Removed, Error>;
+
+fn tell(observers: &Observers, outcomes: &[Outcome]) {
     let observers = observers.lock().unwrap_or_else(PoisonError::into_inner);
-    for removed in removed.iter().filter(|removed| !removed.is_empty()) {
+    for removed in outcomes.iter().flatten().filter(|removed| !removed.is_empty()) {
         observers.iter().for_each(|observer| observer(removed));
     }
 }
 
-/// Writes a batch in one transaction: what each submission took away, and what the journal is to keep.
-fn write(seat: &Seat, batch: &[Submission]) -> Result<(Vec<Removed>, Vec<Entry>), Error> {
+/// Writes a batch in one transaction: what came of each submission, and what the journal is to keep. One that is not
+/// admitted is no failure of the others.
+fn write(seat: &Seat, batch: &[Submission]) -> Result<(Vec<Outcome>, Vec<Entry>), Error> {
     // Somebody only waits for what was submitted before.
     if batch.iter().all(|submission| submission.changes.is_empty()) {
-        return Ok((vec![Removed::default(); batch.len()], Vec::new()));
+        let nothing = batch.iter().map(|_| Ok(Removed::default()));
+        return Ok((nothing.collect(), Vec::new()));
     }
     seat.write(|transaction| {
         let mut applier = Applier::new(transaction)?;
-        let mut removed = Vec::with_capacity(batch.len());
+        let mut outcomes = Vec::with_capacity(batch.len());
         for submission in batch {
+            if let Err(refusal) = applier.admit(&submission.changes)? {
+                outcomes.push(Err(refusal));
+                continue;
+            }
             for Change(action) in &submission.changes {
                 applier.apply(action)?;
             }
-            removed.push(applier.take_removed());
+            outcomes.push(Ok(applier.take_removed()));
         }
-        Ok((removed, applier.finish()?))
+        Ok((outcomes, applier.finish()?))
     })
 }

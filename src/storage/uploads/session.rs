@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
@@ -31,8 +32,17 @@ const SYNC_EVERY: u64 = 64 * 1024 * 1024;
 enum End {
     /// It waits for the next request.
     Rests,
+    /// It is gone: nobody was told its name.
+    Goes,
     /// Its file is a blob now, or gone.
     Ended,
+}
+
+/// How far a session may go.
+#[derive(Clone, Copy)]
+struct Limit {
+    most: u64,
+    quota: u64,
 }
 
 /// A session in the hands of one request. Dropped, it waits for the next one.
@@ -45,6 +55,7 @@ pub struct Upload {
     hasher: Hasher,
     unsynced: u64,
     room: Option<Reservation>,
+    limit: Option<Limit>,
     end: End,
     /// Dropped last, it tells those who wait for the session.
     _holds: watch::Sender<()>,
@@ -69,6 +80,7 @@ impl Upload {
             unsynced: record.size.saturating_sub(record.synced),
             record,
             room: Some(room),
+            limit: None,
             end: End::Rests,
             _holds: holds,
         }
@@ -94,12 +106,25 @@ impl Upload {
         self.record.algorithm()
     }
 
+    /// Nobody is told its name: once it is dropped, it is gone.
+    pub fn is_nameless(&mut self) {
+        self.end = End::Goes;
+    }
+
+    /// For as long as this request has it, it takes no more than `most` bytes in all: what `quota` leaves.
+    pub fn limit(&mut self, most: u64, quota: u64) {
+        self.limit = Some(Limit { most, quota });
+    }
+
     /// Takes more bytes. Blocking.
     ///
     /// # Errors
-    /// `NoRoom`, when they do not fit; what came before stays.
+    /// `Quota` or `NoRoom`, when they do not fit; what came before stays.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let end = self.record.size + bytes.len() as u64;
+        if let Some(limit) = self.limit.filter(|limit| end > limit.most) {
+            return Err(Error::Quota(limit.quota));
+        }
         if let Some(room) = self.room.as_mut().filter(|room| room.bytes() < end) {
             // A whole step where there is one; at the end of the account, what is needed.
             let stepped = room.grow(end.next_multiple_of(STEP));
@@ -209,10 +234,28 @@ impl Upload {
     }
 }
 
+impl Upload {
+    /// Its client has left, perhaps, and this is a thread that must not wait for the disk.
+    fn go(&mut self) {
+        self.shared.known().remove(&self.id);
+        let (path, room) = (self.path.clone(), self.room.take());
+        let remove = move || {
+            partial::remove(&path);
+            drop(room);
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
-        if self.end == End::Ended {
-            return;
+        match self.end {
+            End::Ended => return,
+            End::Goes => return self.go(),
+            End::Rests => {}
         }
         let Some(room) = self.room.take() else { return };
         if let Err(error) = self.save() {

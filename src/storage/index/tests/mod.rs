@@ -1,5 +1,6 @@
 //! The index on a real file: rows, what is derived from them, and the upgrade of an older one.
 
+mod admission;
 mod audit;
 mod faults;
 mod model;
