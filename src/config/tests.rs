@@ -9,6 +9,8 @@ use super::*;
 mod credentials;
 mod faults;
 mod rules;
+mod upstreams;
+mod variables;
 mod warm;
 
 /// A self-signed certificate (P-256), for `ca_file`.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A fault each: the text, then the key and what the reason must hold.
+/// A fault each: the text, then the key and what the reason must hold. Those of upstreams are in `upstreams`.
 #[test]
 fn every_kind_of_fault() {
     let cases = [
@@ -284,200 +284,6 @@ fn every_kind_of_fault() {
             "cache.mirror",
             "is disabled",
         ),
-        // Upstreams.
-        (
-            "[upstream.Nvcr]\nurl = \"https://nvcr.io\"",
-            "upstream.Nvcr",
-            "lower-case",
-        ),
-        (
-            "[upstream.library]\nurl = \"https://nvcr.io\"",
-            "upstream.library",
-            "hide other names",
-        ),
-        (
-            "[upstream.nvcr]\nenabled = true",
-            "upstream.nvcr.url",
-            "is required",
-        ),
-        (
-            "[upstream.docker-hup]\nusername = \"u\"\npassword = \"p\"",
-            "upstream.docker-hup.url",
-            "upstream.docker-hub?",
-        ),
-        (
-            "[upstream.quay]\nurl = \"ftp://quay.io\"",
-            "upstream.quay.url",
-            "must begin with",
-        ),
-        (
-            "[upstream.quay]\nurl = \"https://u:hunter2@quay.io\"",
-            "upstream.quay.url",
-            "credentials",
-        ),
-        (
-            "[upstream.quay]\nhosts = [\"https://quay.io\"]",
-            "upstream.quay.hosts",
-            "host alone",
-        ),
-        (
-            "[upstream.quay]\nhosts = [\"quay.io\", \"Quay.io\"]",
-            "upstream.quay.hosts",
-            "listed twice",
-        ),
-        (
-            "[upstream.quay]\nrealms = [\"*.quay.io\"]",
-            "upstream.quay.realms",
-            "wildcards",
-        ),
-        (
-            "[upstream.quay]\nusername = \"u\"",
-            "upstream.quay.username",
-            "needs password_file",
-        ),
-        (
-            "[upstream.quay]\npassword = \"hunter2\"",
-            "upstream.quay.password",
-            "without username",
-        ),
-        (
-            "[upstream.quay]\nusername = \"a:b\"\npassword = \"hunter2\"",
-            "upstream.quay.username",
-            "colon",
-        ),
-        (
-            "[upstream.quay]\nusername = \"u\"\npassword = 12345",
-            "upstream.quay.password",
-            "string in quotes",
-        ),
-        (
-            "[upstream.quay]\nusername = \"u\"\npassword = \"hunter2\"\npassword_file = \"/etc/passwd\"",
-            "upstream.quay.password_file",
-            "exclude each other",
-        ),
-        (
-            "[upstream.quay]\nusername = \"u\"\npassword_file = \"none\"",
-            "upstream.quay.password_file",
-            "/etc/wharfinger/none cannot be read",
-        ),
-        (
-            "[upstream.quay]\nusername = \"u\"\npassword_file = \"/dev/null\"",
-            "upstream.quay.password_file",
-            "is empty",
-        ),
-        (
-            "[upstream.quay]\nca_file = \"/dev/null\"",
-            "upstream.quay.ca_file",
-            "no certificate",
-        ),
-        (
-            "[upstream.quay]\nca_file = \"/no/such\"",
-            "upstream.quay.ca_file",
-            "cannot be read",
-        ),
-        (
-            "[upstream.quay]\nproxy = \"proxy:3128\"",
-            "upstream.quay.proxy",
-            "must begin with",
-        ),
-        (
-            "[upstream.quay]\ncaller_check = true",
-            "upstream.quay.caller_check",
-            "without a login",
-        ),
-        (
-            "[upstream.quay]\ncaller_check = true\nshare_private = true\nusername = \"u\"\npassword = \"p\"",
-            "upstream.quay.caller_check",
-            "contradicts share_private",
-        ),
-        (
-            "[upstream.quay]\nno_proxy = [\".corp\"]",
-            "upstream.quay.no_proxy",
-            "without proxy",
-        ),
-        (
-            "[upstream.quay]\nidle_timeout = \"0s\"",
-            "upstream.quay.idle_timeout",
-            "longer than zero",
-        ),
-        (
-            "[upstream.quay]\nparallel = 17",
-            "upstream.quay.parallel",
-            "from 1 to 16",
-        ),
-        (
-            "[upstream.quay]\nbandwidth = 50",
-            "upstream.quay.bandwidth",
-            "lacks a unit",
-        ),
-        (
-            "[upstream.quay]\nbackground_bandwidth = \"1KiB\"",
-            "upstream.quay.background_bandwidth",
-            "at least \"16KiB\"",
-        ),
-        // Bandwidth windows.
-        (
-            "[upstream.quay]\nbandwidth_window = \"mon\"",
-            "upstream.quay.bandwidth_window",
-            "write [[upstream.quay.bandwidth_window]]",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nbandwidth = \"1MiB\"",
-            "upstream.quay.bandwidth_window[1].to",
-            "is required, like \"18:00\"",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"18:00\"",
-            "upstream.quay.bandwidth_window[1].bandwidth",
-            "is required, like \"10MiB\"",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\nfrom = \"8\"\nto = \"18:00\"\nbandwidth = \"1MiB\"",
-            "upstream.quay.bandwidth_window[1].from",
-            "no time of the day",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"08:00\"\nbandwidth = \"1MiB\"",
-            "upstream.quay.bandwidth_window[1].to",
-            "is empty",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\ndays = [\"monday\"]\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"unlimited\"",
-            "upstream.quay.bandwidth_window[1].days",
-            "write mon, tue",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\ndays = []\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"unlimited\"",
-            "upstream.quay.bandwidth_window[1].days",
-            "names no day",
-        ),
-        (
-            "[[upstream.quay.bandwidth_window]]\nfrom = \"08:00\"\nto = \"18:00\"\nbandwidth = \"none\"",
-            "upstream.quay.bandwidth_window[1].bandwidth",
-            "is no size",
-        ),
-        // One host, one upstream.
-        (
-            "[upstream.hub]\nurl = \"https://registry-1.docker.io\"\nhosts = [\"docker.io\"]",
-            "upstream.hub.hosts",
-            "belongs to the built-in upstream docker-hub: put these settings into [upstream.docker-hub], or take it \
-             away first with `enabled = false`",
-        ),
-        (
-            "[upstream.q]\nurl = \"https://quay.io\"",
-            "upstream.q.hosts",
-            "`hosts = []` for none",
-        ),
-        (
-            "[upstream.a]\nurl = \"https://a.example\"\n[upstream.b]\nurl = \"https://b.example\"\nhosts = [\"a.example\"]",
-            "upstream.b.hosts",
-            "belongs to the upstream a too",
-        ),
-        (
-            "[upstream.\"quay.io\"]\nurl = \"https://q.example\"",
-            "upstream.quay.io",
-            "is a host of the upstream quay",
-        ),
     ];
     let folder = tempfile::tempdir().expect("folder");
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -490,11 +296,16 @@ fn every_kind_of_fault() {
     let cert = place("cert.pem", pair.cert.pem());
     let key = place("key.pem", pair.signing_key.serialize_pem());
     let other = place("other.pem", other.serialize_pem());
+    let texts = cases.map(|(text, name, reason)| {
+        let text = text.replace("{cert}", &cert).replace("{key}", &key);
+        (text.replace("{other}", &other), name, reason)
+    });
+    each_is_told(texts.iter().map(|(text, name, reason)| (&**text, *name, *reason)));
+}
+
+/// Each text has one fault: this key, and a reason that holds this.
+pub(super) fn each_is_told<'a>(cases: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) {
     for (text, name, reason) in cases {
-        let text = &text
-            .replace("{cert}", &cert)
-            .replace("{key}", &key)
-            .replace("{other}", &other);
         let found = parse(text).expect_err(text);
         // A broken line can break more than one rule of the grammar; everything else is one fault.
         assert!(
@@ -577,125 +388,4 @@ fn every_known_key_is_read() {
             .any(|fault| fault.key == name && !fault.reason.contains("unknown key"));
         assert!(own, "{name}: {found}");
     }
-}
-
-#[test]
-fn a_fault_of_the_environment_names_the_variable() {
-    let cases = [
-        (
-            ("WHARFINGER__SERVER__LISEN", "x"),
-            "server.lisen",
-            "did you mean `WHARFINGER__SERVER__LISTEN`",
-        ),
-        (("WHARFINGER__SERVER", "x"), "server", "names no key"),
-        (
-            ("WHARFINGER__SERVER__TLS__CERT_FILE", "/no/such"),
-            "server.tls.key_file",
-            "is required",
-        ),
-        (
-            ("WHARFINGER__SERVER__TLS__CERT_FIL", "x"),
-            "server.tls.cert_fil",
-            "WHARFINGER__SERVER__TLS__CERT_FILE",
-        ),
-        (("WHARFINGER__", "x"), "", "names no key"),
-        (
-            ("WHARFINGER__AUTHS__ANONYMOUS", "pull"),
-            "auths",
-            "unknown section",
-        ),
-        (
-            ("WHARFINGER__SERVER__LISTEN", ""),
-            "server.listen",
-            "not an IP address",
-        ),
-        (
-            ("WHARFINGER__SERVER__MAX_CONNECTIONS", "many"),
-            "server.max_connections",
-            "whole number",
-        ),
-        (("WHARFINGER__LOG__ACCESS", "yes"), "log.access", "true or false"),
-        (
-            ("WHARFINGER__CACHE__TAG_RULE", "[]"),
-            "cache.tag_rule",
-            "in the file alone",
-        ),
-        (
-            ("WHARFINGER__CACHE__TAG_RULE__0__TAG_TTL", "1m"),
-            "cache.tag_rule.0.tag_ttl",
-            "in the file alone",
-        ),
-        (
-            ("WHARFINGER__UPSTREAM__QUAY__TAG_RULE__0__TAG_TTL", "1m"),
-            "upstream.quay.tag_rule.0.tag_ttl",
-            "in the file alone",
-        ),
-        (
-            ("WHARFINGER__UPSTREAM__QUAY__CREDENTIAL__0__USERNAME", "u"),
-            "upstream.quay.credential.0.username",
-            "in the file alone",
-        ),
-        (("WHARFINGER__CACHE__TAG_TTL", "300"), "cache.tag_ttl", "\"300s\""),
-        (
-            ("WHARFINGER__UPSTREAM__URL", "https://x.example"),
-            "upstream.url",
-            "names no upstream",
-        ),
-        (
-            ("WHARFINGER__UPSTREAM__DOCKER_HUP__USERNAME", "u"),
-            "upstream.docker-hup.url",
-            "upstream.docker-hub?",
-        ),
-        (
-            ("WHARFINGER__UPSTREAM__QUAY__HOSTS", "docker.io"),
-            "upstream.quay.hosts",
-            "docker-hub",
-        ),
-        (
-            ("WHARFINGER__CACHE__MIRROR", "nope"),
-            "cache.mirror",
-            "no upstream",
-        ),
-        (
-            ("WHARFINGER__UPSTREAM__DOCKER_HUB__ENABLED", "false"),
-            "cache.mirror",
-            "is disabled",
-        ),
-    ];
-    for ((name, value), key, reason) in cases {
-        let found = with_variables(None, &[(name, value)]).expect_err(name);
-        let fault = found
-            .faults()
-            .iter()
-            .find(|fault| fault.key.starts_with(key) && fault.reason.contains(reason));
-        let fault = fault.unwrap_or_else(|| panic!("{name}: {found}"));
-        // What is amiss with a default belongs to the environment as a whole.
-        assert!(
-            fault.file == name || (fault.file == "environment" && reason == "is disabled"),
-            "{fault}"
-        );
-    }
-}
-
-#[test]
-fn variables_that_mean_the_same_are_faults() {
-    let found = lines(with_variables(
-        None,
-        &[
-            ("WHARFINGER__SERVER__LISTEN", "127.0.0.1:1"),
-            ("WHARFINGER__server__listen", "127.0.0.1:2"),
-        ],
-    ));
-    assert!(
-        found[0].contains("is given by WHARFINGER__SERVER__LISTEN already"),
-        "{found:?}"
-    );
-    let found = lines(with_variables(
-        Some("[upstream.a-b]\nurl = \"https://a.example\"\n[upstream.a_b]\nurl = \"https://b.example\"\n"),
-        &[("WHARFINGER__UPSTREAM__A_B__INSECURE", "true")],
-    ));
-    assert!(
-        found[0].contains("means the upstreams a-b and a_b alike"),
-        "{found:?}"
-    );
 }
