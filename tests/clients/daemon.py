@@ -99,8 +99,20 @@ class SuiteDaemon(Daemon):
         self.password.write_text(f"{tokens.PASSWORD}\n")
         self.password.chmod(0o600)
 
+    checks_callers = False  # then clients are asked for a login at the door
+
     def upstreams(self):
+        checked = f"""
+# For those whom it lets read it by a login of their own.
+[upstream.checked]
+url = "{self.tokened.url}"
+hosts = ["checked.example"]
+username = "{tokens.USER}"
+password_file = "{self.password}"
+caller_check = true
+"""
         return f"""
+{checked if self.checks_callers else ""}
 [upstream.docker-hub]
 url = "{self.plain.url}"
 

@@ -1,7 +1,7 @@
 """A token service after the Docker token specification, as Debian's docker-registry accepts it.
 
-RS256, signed by the `openssl` command, with the certificate in `x5c`. Everybody may pull `public/...`; the one
-user may pull everything. Tokens with fewer rights than asked for are no error, as the specification says.
+RS256, signed by the `openssl` command, with the certificate in `x5c`. Everybody may pull `public/...`; the user and
+the friend may pull everything, the stranger no more than everybody. Tokens with fewer rights than asked for are no error, as the specification says.
 """
 
 import base64
@@ -16,6 +16,9 @@ ISSUER = "wharf-tokens"
 SERVICE = "wharf-registry"
 USER = "puller"
 PASSWORD = "a secret, with: colon"
+FRIEND = ("friend", "a friend's secret")
+STRANGER = ("stranger", "a stranger's secret")
+USERS = dict([(USER, PASSWORD), FRIEND, STRANGER])
 
 
 def encoded(data):
@@ -70,16 +73,16 @@ class TokenService:
         kind, _, proof = request.headers.get("Authorization", "").partition(" ")
         user = ""
         if kind:
-            if kind.lower() != "basic" or base64.b64decode(proof).decode() != f"{USER}:{PASSWORD}":
+            user, _, password = base64.b64decode(proof).decode().partition(":") if kind.lower() == "basic" else ("", "", "")
+            if not user or USERS.get(user) != password:
                 return self.reply(request, 401, {"details": "incorrect username or password"})
-            user = USER
         if url.path != "/token" or query.get("service") != [SERVICE]:
             return self.reply(request, 400, {"details": "unknown service"})
         access = []
         for scope in " ".join(query.get("scope", [])).split():
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            if kind == "repository" and "pull" in actions.split(",") and (user or name.startswith("public/")):
+            if kind == "repository" and "pull" in actions.split(",") and (name.startswith("public/") or user not in ("", STRANGER[0])):
                 access.append({"type": kind, "name": name, "actions": ["pull"]})
         self.grants.append((user, [each["name"] for each in access]))
         return self.reply(request, 200, {"token": self.sign(access, user), "expires_in": 300})
