@@ -97,6 +97,19 @@ impl Rights {
 
     /// Decides.
     pub fn decide(&self, wish: &Wish<'_>) -> Decision {
+        let decision = self.decide_alone(wish);
+        // Who brought a login of an upstream could have come without it.
+        if !decision.is_allowed() && wish.caller.upstream_login().is_some() {
+            let caller = &Caller::anonymous();
+            let as_nobody = self.decide_alone(&Wish { caller, ..*wish });
+            if as_nobody.is_allowed() {
+                return as_nobody;
+            }
+        }
+        decision
+    }
+
+    fn decide_alone(&self, wish: &Wish<'_>) -> Decision {
         // Nothing could deny it: what most requests to a cache come to.
         if self.everyone.contains(wish.action)
             && self.registry.is_none()

@@ -88,7 +88,7 @@ pub struct Place {
     /// The same of a question that others wait for too.
     shared_purpose: Option<SharedPurpose>,
     /// The client's own login at the upstream, where that says who may read what.
-    caller: Option<CallerLogin>,
+    caller: Option<Arc<CallerLogin>>,
 }
 
 impl Place {
@@ -108,7 +108,7 @@ impl Place {
     /// The same, asked for by somebody with a login of his own at the upstream.
     #[must_use]
     pub fn asked_for_by(mut self, caller: CallerLogin) -> Self {
-        self.caller = Some(caller);
+        self.caller = Some(Arc::new(caller));
         self
     }
 

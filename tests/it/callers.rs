@@ -75,7 +75,9 @@ async fn token(daemon: &Daemon, who: &str, password: &str, repo: &str) -> String
 #[tokio::test]
 async fn private_content_is_for_those_whom_its_upstream_lets_read_it() {
     let (upstream, builder, image) = start().await;
-    let daemon = builder.start().await;
+    let quay = Upstream::start().await;
+    quay.put("acme/app", "1", &image);
+    let daemon = builder.upstream("quay", &quay).start().await;
     // Clients learn at the door that there is something to log in for.
     let ping = get(format!("{}/v2/", daemon.url())).await;
     assert_eq!(ping.status, 401);
@@ -114,6 +116,16 @@ async fn private_content_is_for_those_whom_its_upstream_lets_read_it() {
         let answer = get_with(&url, &[("authorization", &bob)]).await;
         assert_error(&answer, 404, "NAME_UNKNOWN");
     }
+    // What everyone may he may, too: clients have one login for all that is here.
+    let query = "service=wharfinger&scope=repository:quay/acme/app:pull";
+    let elsewhere = daemon.token(query, &basic("docker-hub/bob", "builder")).await;
+    let elsewhere = bearer(&token_of(&elsewhere));
+    let url = daemon.manifest_url("quay/acme/app", "1");
+    assert_manifest(
+        &get_with(url, &[("authorization", &elsewhere)]).await,
+        &image,
+        false,
+    );
     // And a token for one repository is none for another.
     let other = get_with(&ways(&daemon, OTHER, &image)[0], &[("authorization", &bob)]).await;
     assert_eq!(other.status, 401);
