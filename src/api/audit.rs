@@ -13,7 +13,7 @@ use crate::auth::action::Action;
 use crate::auth::identity::Identity;
 use crate::clock::Timestamp;
 use crate::oci::{RepositoryName, Tag};
-use crate::registry::Located;
+use crate::registry::{ErrorKind, Located, Repository};
 use crate::telemetry::{AuditEntry, AuditLog};
 
 /// Bytes of what a client calls itself; headers that are text are ASCII.
@@ -88,6 +88,42 @@ impl Asking<'_> {
 }
 
 impl Asking<'_> {
+    /// Notes that they might not after all: what is pulled has rules of its own, by its name and by its upstream.
+    pub(super) fn note_refusal(&mut self, route: &Route<'_>, failure: &Failure) {
+        let refused = match failure {
+            Failure::Denied(_) | Failure::Unauthorized(_) | Failure::PullThrough => true,
+            Failure::Registry(error) => error.kind == ErrorKind::Denied,
+            _ => false,
+        };
+        if !refused || !self.shared.audit.is_on() {
+            return;
+        }
+        let reason = Some(failure.message());
+        if let Some(audited) = &mut self.exchange.audited {
+            if audited.refused.is_none() {
+                audited.refused = reason;
+            }
+            return;
+        }
+        let need = permission::need(route, self.method, self.uri.query().unwrap_or_default());
+        let pulled = self.exchange.repository.as_ref().map(Repository::key);
+        let found = pulled
+            .or(self.exchange.hosted.as_ref())
+            .map(|name| (**name).into());
+        let who = match self.caller.upstream_login() {
+            // Nobody has said yet that it is them.
+            Some(_) if need.is_none() => Err(self.caller.identity.name().to_owned()),
+            _ => Ok(self.caller.identity.clone()),
+        };
+        self.exchange.audited = Some(Box::new(Audited {
+            who,
+            action: need.map_or(Action::GetAuthorizationToken, |need| need.any_of[0]),
+            repository: found,
+            about: None,
+            refused: reason,
+        }));
+    }
+
     /// Notes what an operator does, once the request says it.
     pub(super) fn note_about(&mut self, about: impl Into<String>) {
         if let Some(audited) = &mut self.exchange.audited {

@@ -33,15 +33,18 @@ impl Asking<'_> {
             .map(|ip| ip.to_canonical())
     }
 
+    /// Whether nobody on the way could read what is shown.
+    pub(super) fn is_private(&self) -> bool {
+        self.exchange.origin.https
+            || self.shared.options.allow_plain_http
+            || self.from().is_none_or(|ip| ip.is_loopback())
+    }
+
     /// How it came, for whoever proves.
     pub(super) fn arrival(&self) -> Arrival<'_> {
-        let from = self.from();
-        let private = self.exchange.origin.https
-            || self.shared.options.allow_plain_http
-            || from.is_none_or(|ip| ip.is_loopback());
         Arrival {
-            from,
-            private,
+            from: self.from(),
+            private: self.is_private(),
             certificate: self.connection.certificate.as_deref().and_then(|one| one.name()),
             now: Timestamp::now(),
         }
@@ -139,7 +142,8 @@ impl Asking<'_> {
             return Ok(());
         }
         let takes_logins = auth.authenticator.has_logins() || auth.authenticator.takes_upstream_logins();
-        if auth.rights.admit_anonymous(from) && !takes_logins {
+        // Nor is anybody asked for a login that others could read on the way.
+        if auth.rights.admit_anonymous(from) && !(takes_logins && self.is_private()) {
             return Ok(());
         }
         Err(self.login_needed(None))
@@ -320,6 +324,9 @@ impl Asking<'_> {
     }
 
     fn login_needed(&self, scope: Option<&str>) -> Failure {
+        if !self.is_private() {
+            return Failure::Denied(Unproved::Exposed.to_string());
+        }
         let authenticator = &self.shared.auth.authenticator;
         let message = if authenticator.has_logins() || authenticator.takes_upstream_logins() {
             "authentication required"

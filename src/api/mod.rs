@@ -165,7 +165,7 @@ impl Api {
         &self.shared.jobs
     }
 
-    /// The service for one connection. Bodies of requests are read by the admin API alone.
+    /// The service for one connection. Bodies of requests are read by what takes them alone: see `Route::takes_body`.
     pub fn service(
         &self,
         entrance: Entrance,
@@ -237,6 +237,9 @@ async fn answer(
             // For content: an operator's question may take its time.
             let applies = route.target().filter(|_| !route.writes()).map(|_| limit);
             let handled = deadline::within(applies, asking.answer(route)).await;
+            if let Some(Err(failure)) = &handled {
+                asking.note_refusal(route, failure);
+            }
             if asking.body.is_some() && !matches!(handled, Some(Ok(_))) {
                 incoming::spend(&mut asking).await;
             }

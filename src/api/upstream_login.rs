@@ -9,7 +9,7 @@ use super::Entrance;
 use super::asking::Asking;
 use super::rescue::{Failure, Unauthorized};
 use super::route::{Route, Target};
-use crate::auth::{Offered, UpstreamLogin};
+use crate::auth::{Offered, Unproved, UpstreamLogin};
 use crate::registry::{CallerIdentity, Door, ErrorKind, Located, Repository};
 
 /// The login as the registry is told.
@@ -68,7 +68,7 @@ impl Asking<'_> {
             return Ok(Some(login.clone()));
         }
         // What runtimes send there is for the upstream whose image they pull.
-        if target.door != Door::Mirror || !self.arrival().private {
+        if target.door != Door::Mirror || !self.is_private() {
             return Ok(None);
         }
         let Offered::Basic(name, secret) = self.offered() else {
@@ -102,11 +102,14 @@ impl Asking<'_> {
             let authenticator = &self.shared.auth.authenticator;
             authenticator.upstream_told(login, self.from(), false);
         }
+        if target.door != Door::Mirror && !self.is_private() {
+            return Failure::Denied(Unproved::Exposed.to_string());
+        }
         let challenge = if target.door == Door::Mirror {
             // The login itself, not a token of ours: clients have one for the registry whose image they pull. In clear
             // text none is asked for.
             let realm = || HeaderValue::try_from(format!("Basic realm=\"{}\"", found.upstream())).ok();
-            self.arrival().private.then(realm).flatten()
+            self.is_private().then(realm).flatten()
         } else {
             let located = Located::PullThrough(found.clone());
             self.challenge_for(target, &located)

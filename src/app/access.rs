@@ -172,11 +172,17 @@ pub(super) fn no_logins(config: &Config, secured: bool) -> Option<String> {
 
 /// Logins that anybody on the way could read are refused one by one; where all would be, a start says so.
 fn guard(config: &Config, secured: bool, access: &Access) -> anyhow::Result<()> {
-    if !access.authenticator.has_logins() {
+    let authenticator = &access.authenticator;
+    if !authenticator.has_logins() && !authenticator.takes_upstream_logins() {
         return Ok(());
     }
     if let Some(reason) = no_logins(config, secured) {
-        bail!("there are logins, and {reason}");
+        let whose = if authenticator.has_logins() {
+            "there are logins"
+        } else {
+            "clients show logins of an upstream with caller_check"
+        };
+        bail!("{whose}, and {reason}");
     }
     let folder = &config.storage.data_dir;
     let open = fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o077 != 0);

@@ -281,3 +281,53 @@ async fn a_login_there_opens_nothing_of_ours() {
     let catalog = daemon.ask("GET", "/v2/_catalog", &shown).await;
     assert_eq!(catalog.json()["repositories"].as_array().map(Vec::len), Some(0));
 }
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_login_that_others_could_read() {
+    let (_upstream, builder, image) = start().await;
+    let daemon = builder
+        .setting("server.trusted_proxies", r#"["127.0.0.1"]"#)
+        .start()
+        .await;
+    let forwarded = |scheme: &'static str| {
+        [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", scheme),
+            ("x-forwarded-host", "cache.example"),
+        ]
+    };
+    let (clear, safe) = (forwarded("http"), forwarded("https"));
+    let ping = format!("{}/v2/", daemon.url());
+    assert_eq!(get_with(&ping, &clear).await.status, 200);
+    let asked = challenge(&get_with(&ping, &safe).await);
+    assert!(
+        asked.starts_with("Bearer realm=\"https://cache.example/token\""),
+        "{asked}"
+    );
+    let secret = &ways(&daemon, SECRET, &image)[0];
+    let told = get_with(secret, &clear).await;
+    assert_error(&told, 403, "DENIED");
+    assert!(told.text().contains("plain HTTP"), "{}", told.text());
+    challenge(&get_with(secret, &safe).await);
+    // Nor is one taken.
+    let shown = basic("docker-hub/alice", "wonderland");
+    let with = |headers: [(&'static str, &'static str); 3]| {
+        let [a, b, c] = headers;
+        [a, b, c, ("authorization", shown.as_str())]
+    };
+    assert_error(&get_with(secret, &with(clear)).await, 403, "DENIED");
+    assert_eq!(get_with(secret, &with(safe)).await.status, 200);
+    // At the mirror door whoever may not has another place to ask.
+    let mirror = format!("{}/mirror/v2/{SECRET}/manifests/1?ns=docker.io", daemon.url());
+    let told = get_with(&mirror, &clear).await;
+    assert_error(&told, 401, "UNAUTHORIZED");
+
+    let (_upstream, builder, _) = start().await;
+    let (status, log) = builder.setting("server.listen", "\"0.0.0.0:0\"").fail().await;
+    assert!(!status.success());
+    let told = log.join("\n");
+    assert!(
+        told.contains("caller_check") && told.contains("plain HTTP"),
+        "{told}"
+    );
+}

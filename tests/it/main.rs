@@ -9,6 +9,7 @@
 mod admin;
 mod ahead;
 mod answer_time;
+mod audit;
 mod bandwidth;
 mod bundle;
 mod callers;
