@@ -70,6 +70,7 @@ impl Asking<'_> {
             (Route::Base(_) | Route::Token, None) if !self.caller.is_anonymous() => {
                 (Action::GetAuthorizationToken, false)
             }
+            (Route::Token, None) if refused.is_some() => (Action::GetAuthorizationToken, false),
             _ => return,
         };
         // What subcommands look at through the socket is no deed.
@@ -82,7 +83,7 @@ impl Asking<'_> {
             action,
             repository: located.map(|located| located.name().into()),
             about: None,
-            refused: refused.map(Failure::message),
+            refused: refused.map(Failure::reason),
         }));
     }
 }

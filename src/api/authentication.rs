@@ -4,19 +4,19 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use http::uri::Authority;
 use http::{HeaderValue, Method, header};
 
 use super::Entrance;
 use super::admin::{self, AdminRoute};
 use super::asking::Asking;
+use super::challenge::{ADMIN_CHALLENGE, scope};
 use super::permission::{self, Need};
 use super::query;
-use super::rescue::{Failure, Unauthorized};
+use super::rescue::{Denied, Failure, Unauthorized};
 use super::route::{Route, Target};
 use crate::auth::action::Action;
 use crate::auth::identity::Identity;
-use crate::auth::policy::Decision;
+use crate::auth::policy::{Decision, Why};
 use crate::auth::{Arrival, Caller, Circumstances, Offered, Unproved, Wish};
 use crate::clock::Timestamp;
 use crate::oci::RepositoryName;
@@ -99,7 +99,12 @@ impl Asking<'_> {
     fn unproved(&self, route: &Route<'_>, error: Unproved) -> Failure {
         let challenge = match (route, error) {
             (_, Unproved::Throttled(after)) => return Failure::Throttled(after),
-            (_, Unproved::Exposed) => return Failure::Denied(error.to_string()),
+            (_, Unproved::Exposed) => {
+                return Failure::Denied(Denied {
+                    message: error.to_string(),
+                    why: None,
+                });
+            }
             // A challenge from where tokens come from would lead clients in a circle.
             (Route::Token, _) => None,
             (Route::Admin(_), _) => Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
@@ -113,13 +118,17 @@ impl Asking<'_> {
         Failure::Unauthorized(Unauthorized {
             message: error.to_string(),
             challenge,
+            why: None,
         })
     }
 
     /// Decides whether they may.
     pub(super) fn authorize(&self, route: &Route<'_>, located: Option<&Located>) -> Result<(), Failure> {
         match route {
-            Route::Live | Route::Ready | Route::Metrics | Route::Token => return Ok(()),
+            Route::Live | Route::Ready | Route::Metrics => return Ok(()),
+            // A form says by itself who asks.
+            Route::Token if *self.method == Method::POST => return Ok(()),
+            Route::Token => return self.admit_to_token(),
             Route::Base(door) => return self.greet(*door),
             Route::Admin(route) => return self.admit_operator(route),
             Route::Catalog => return self.admit_to_catalog(),
@@ -137,8 +146,13 @@ impl Asking<'_> {
     fn greet(&self, door: Door) -> Result<(), Failure> {
         let auth = &self.shared.auth;
         let from = self.from();
-        let shown = !self.caller.is_anonymous() || self.caller.shows_token();
-        if door == Door::Mirror || shown || auth.rights.is_open(from) {
+        if door == Door::Mirror || self.caller.shows_token() {
+            return Ok(());
+        }
+        if !self.caller.is_anonymous() {
+            return self.admit_to_token();
+        }
+        if auth.rights.is_open(from) {
             return Ok(());
         }
         let takes_logins = auth.authenticator.has_logins() || auth.authenticator.takes_upstream_logins();
@@ -146,7 +160,27 @@ impl Asking<'_> {
         if auth.rights.admit_anonymous(from) && !(takes_logins && self.is_private()) {
             return Ok(());
         }
-        Err(self.login_needed(None))
+        Err(self.login_needed(None, None))
+    }
+
+    /// Whether they may have a token: all but those whom a policy denies it. Nobody has to allow it, since a token opens
+    /// nothing that its owner may not have anyway.
+    pub(super) fn admit_to_token(&self) -> Result<(), Failure> {
+        let wish = Wish {
+            caller: &self.caller,
+            action: Action::GetAuthorizationToken,
+            repository: None,
+            policy: None,
+            circumstances: &self.circumstances(),
+        };
+        let rights = &self.shared.auth.rights;
+        match rights.decide(&wish) {
+            Decision::Deny(why @ Why::Denied { .. }) => Err(Failure::Denied(Denied {
+                message: rights.refusal(&wish),
+                why: Some(because(wish.action, &why)),
+            })),
+            _ => Ok(()),
+        }
     }
 
     fn permit(&self, need: Need, target: &Target<'_>, located: &Located) -> Result<(), Failure> {
@@ -181,6 +215,13 @@ impl Asking<'_> {
             let source = self.mounted_from().map(|from| format!(" repository:{from}:pull"));
             own + &source.unwrap_or_default()
         };
+        // With `ns` or a host, the bare name means another repository than to whoever made the token.
+        let whole = target.ns.is_none() && target.host.is_none();
+        let asked = if whole {
+            target.name.as_str()
+        } else {
+            located.name()
+        };
         if let Some((action, why)) = refused {
             tracing::debug!(
                 who = self.caller.identity.name(),
@@ -189,19 +230,19 @@ impl Asking<'_> {
                 %why,
                 "refused"
             );
+            let why = Some(because(action, &why));
             // Who has another place to ask gets no challenge: it would be answered with a login for that place.
             if self.caller.is_anonymous() && !target.falls_through() {
-                return Err(self.login_needed(Some(&wanted())));
+                return Err(self.login_needed(Some(&wanted()), why));
             }
-            return Err(Failure::Denied(rights.message(&wish(action), &why)));
+            // As it was asked for: where that leads, or which of its actions lacked, tells what is there.
+            let told = Wish {
+                repository: Some(asked),
+                ..wish(need.any_of[0])
+            };
+            let message = rights.refusal(&told);
+            return Err(Failure::Denied(Denied { message, why }));
         }
-        // With `ns` or a host, the bare name means another repository than to whoever made the token.
-        let whole = target.ns.is_none() && target.host.is_none();
-        let asked = if whole {
-            target.name.as_str()
-        } else {
-            located.name()
-        };
         if !self
             .caller
             .was_granted("repository", &[asked, located.name()], need.word)
@@ -209,6 +250,7 @@ impl Asking<'_> {
             return Err(Failure::Unauthorized(Unauthorized {
                 message: format!("the token was not made for this: it lacks `{}`", need.word),
                 challenge: self.challenge(Some(&wanted()), Some("insufficient_scope")),
+                why: None,
             }));
         }
         Ok(())
@@ -253,6 +295,7 @@ impl Asking<'_> {
             return Err(Failure::Unauthorized(Unauthorized {
                 message: "the token was not made for the catalog".to_owned(),
                 challenge: self.challenge(Some(SCOPE), Some("insufficient_scope")),
+                why: None,
             }));
         }
         let wish = Wish {
@@ -263,10 +306,12 @@ impl Asking<'_> {
             circumstances: &self.circumstances(),
         };
         let rights = &self.shared.auth.rights;
-        if self.caller.is_anonymous() && !rights.decide(&wish).is_allowed() {
-            return Err(self.login_needed(Some(SCOPE)));
+        match rights.decide(&wish) {
+            Decision::Deny(why) if self.caller.is_anonymous() => {
+                Err(self.login_needed(Some(SCOPE), Some(because(wish.action, &why))))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// An operator over TCP: by login, or, as long as nobody can log in, from this machine.
@@ -304,11 +349,15 @@ impl Asking<'_> {
             return Err(Failure::Unauthorized(Unauthorized {
                 message: "the admin API needs a login: name and password of an admin".to_owned(),
                 challenge: Some(HeaderValue::from_static(ADMIN_CHALLENGE)),
+                why: None,
             }));
         }
         match decision {
             Decision::Allow => Ok(()),
-            Decision::Deny(why) => Err(Failure::Denied(auth.rights.message(&wish, &why))),
+            Decision::Deny(why) => Err(Failure::Denied(Denied {
+                message: auth.rights.refusal(&wish),
+                why: Some(because(action, &why)),
+            })),
         }
     }
 
@@ -323,85 +372,18 @@ impl Asking<'_> {
         }
     }
 
-    fn login_needed(&self, scope: Option<&str>) -> Failure {
-        if !self.is_private() {
-            return Failure::Denied(Unproved::Exposed.to_string());
-        }
-        let authenticator = &self.shared.auth.authenticator;
-        let message = if authenticator.has_logins() || authenticator.takes_upstream_logins() {
-            "authentication required"
-        } else {
-            "authentication required, and nobody can log in yet: `wharfinger user add NAME`"
-        };
-        Failure::Unauthorized(Unauthorized {
-            message: message.to_owned(),
-            challenge: self.challenge(scope, None),
-        })
-    }
-
     /// The repository that a blob is to be mounted from: who asks for a token may ask for both at once.
     fn mounted_from(&self) -> Option<RepositoryName> {
         let query = self.uri.query().filter(|_| *self.method == Method::POST)?;
         query::get(query, "mount")?;
         query::get(query, "from")?.parse().ok()
     }
-
-    /// `WWW-Authenticate`, with the way to `/token` as the client reaches us (distribution, "Token Authentication
-    /// Specification"). `None` where nobody knows how that is.
-    pub(super) fn challenge(&self, scope: Option<&str>, error: Option<&str>) -> Option<HeaderValue> {
-        let base = if let Some(url) = &self.shared.options.public_url {
-            url.clone()
-        } else {
-            let scheme = if self.exchange.origin.https {
-                "https"
-            } else {
-                "http"
-            };
-            format!("{scheme}://{}", self.host()?)
-        };
-        let service = &self.shared.options.service;
-        let mut text = format!("Bearer realm=\"{base}/token\",service=\"{service}\"");
-        for (key, value) in [("scope", scope), ("error", error)] {
-            if let Some(value) = value {
-                text = format!("{text},{key}=\"{value}\"");
-            }
-        }
-        HeaderValue::try_from(text).ok()
-    }
-
-    /// The same for pulling from a repository.
-    pub(super) fn challenge_for(&self, target: &Target<'_>, located: &Located) -> Option<HeaderValue> {
-        self.challenge(Some(&scope(target, Some(located), "pull")), None)
-    }
-
-    /// The host by which the client reaches us. Nothing but a host gets into the challenge.
-    fn host(&self) -> Option<String> {
-        let told = self.exchange.origin.host.clone();
-        let asked = || {
-            let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-            host.map(str::to_owned)
-                .or_else(|| self.uri.authority().map(ToString::to_string))
-        };
-        let host: Authority = told.or_else(asked)?.parse().ok()?;
-        let port = host.port().map(|port| format!(":{port}")).unwrap_or_default();
-        // Without what may stand before an @.
-        Some(format!("{}{port}", host.host()))
-    }
 }
 
-/// What a token has to be asked for. By the name that the client used, where that says it all, since some clients
-/// compare it with their own.
-fn scope(target: &Target<'_>, located: Option<&Located>, words: &str) -> String {
-    let whole = target.ns.is_none() && target.host.is_none() && target.door == Door::Main;
-    let name = match located {
-        Some(located) if !whole => located.name(),
-        _ => target.name.as_str(),
-    };
-    format!("repository:{name}:{words}")
+/// The reason in full, for the audit log.
+fn because(action: Action, why: &Why) -> String {
+    format!("{action}: {why}")
 }
-
-/// Browsers and `curl -u` understand it.
-const ADMIN_CHALLENGE: &str = "Basic realm=\"wharfinger\", charset=\"UTF-8\"";
 
 /// The policy attached to a repository.
 fn policy_of(located: &Located) -> Option<&str> {

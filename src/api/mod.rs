@@ -9,6 +9,7 @@ mod asking;
 mod audit;
 mod authentication;
 mod body;
+mod challenge;
 mod deadline;
 mod distribution;
 mod exchange;

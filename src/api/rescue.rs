@@ -54,8 +54,8 @@ pub(super) enum Failure {
     TooManyTags(usize),
     /// Nobody is proved, who has to be.
     Unauthorized(Unauthorized),
-    /// They may not, for this reason.
-    Denied(String),
+    /// They may not.
+    Denied(Denied),
     /// Too many wrong passwords.
     Throttled(Duration),
     /// More requests than one identity may make.
@@ -77,6 +77,17 @@ pub(super) struct Unauthorized {
     pub(super) message: String,
     /// `WWW-Authenticate`, for clients that may be asked.
     pub(super) challenge: Option<HeaderValue>,
+    /// What the audit log is told instead.
+    pub(super) why: Option<String>,
+}
+
+/// They may not.
+#[derive(Debug)]
+pub(super) struct Denied {
+    /// What the client is told.
+    pub(super) message: String,
+    /// Why, for the audit log alone: from that a client would learn which repositories there are, and have policies.
+    pub(super) why: Option<String>,
 }
 
 /// A failure as HTTP tells it.
@@ -113,7 +124,7 @@ impl Failure {
             Failure::Registry(error) => error.message.clone(),
             Failure::Read(_) => "the blob could not be read".to_owned(),
             Failure::Unauthorized(unauthorized) => unauthorized.message.clone(),
-            Failure::Denied(reason) => reason.clone(),
+            Failure::Denied(denied) => denied.message.clone(),
             Failure::Throttled(_) => "too many wrong passwords: wait before the next one".to_owned(),
             Failure::TooFast(_) => "too many requests: wait before the next one".to_owned(),
             Failure::TokenRequest(word, reason) => format!("{word}: {reason}"),
@@ -138,6 +149,18 @@ impl Failure {
             Failure::NewTag(error) => error.to_string(),
             Failure::TooManyTags(most) => format!("one push may set {most} tags at the most"),
         }
+    }
+}
+
+impl Failure {
+    /// What the audit log is told: the reason, where the client does not hear it, else what the client hears.
+    pub(super) fn reason(&self) -> String {
+        let why = match self {
+            Failure::Denied(denied) => &denied.why,
+            Failure::Unauthorized(unauthorized) => &unauthorized.why,
+            _ => &None,
+        };
+        why.clone().unwrap_or_else(|| self.message())
     }
 }
 

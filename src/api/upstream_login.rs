@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::Entrance;
 use super::asking::Asking;
-use super::rescue::{Failure, Unauthorized};
+use super::rescue::{Denied, Failure, Unauthorized};
 use super::route::{Route, Target};
 use crate::auth::{Offered, Unproved, UpstreamLogin};
 use crate::registry::{CallerIdentity, Door, ErrorKind, Located, Repository};
@@ -50,6 +50,7 @@ impl Asking<'_> {
                 Route::Token => None,
                 _ => self.challenge(None, None),
             },
+            why: None,
         }))
     }
 
@@ -103,7 +104,10 @@ impl Asking<'_> {
             authenticator.upstream_told(login, self.from(), false);
         }
         if target.door != Door::Mirror && !self.is_private() {
-            return Failure::Denied(Unproved::Exposed.to_string());
+            return Failure::Denied(Denied {
+                message: Unproved::Exposed.to_string(),
+                why: None,
+            });
         }
         let challenge = if target.door == Door::Mirror {
             // The login itself, not a token of ours: clients have one for the registry whose image they pull. In clear
@@ -117,6 +121,7 @@ impl Asking<'_> {
         Failure::Unauthorized(Unauthorized {
             message: error.message.clone(),
             challenge,
+            why: None,
         })
     }
 }

@@ -163,15 +163,16 @@ impl Rights {
         decision
     }
 
-    /// What a caller whom `why` kept out is told.
-    pub fn message(&self, wish: &Wish<'_>, why: &Why) -> String {
+    /// What a caller is told who may not, whatever the reason.
+    pub fn refusal(&self, wish: &Wish<'_>) -> String {
         let (resource, context) = (self.resource(wish), context(wish.circumstances));
-        why.message(&Request {
+        let request = Request {
             principal: &wish.caller.identity,
             action: wish.action,
             resource: &resource,
             context: &context,
-        })
+        };
+        request.refusal()
     }
 
     fn resource(&self, wish: &Wish<'_>) -> Resource {

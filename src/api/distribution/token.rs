@@ -15,7 +15,7 @@ use crate::api::body::Content;
 use crate::api::incoming;
 use crate::api::permission;
 use crate::api::reply::{JSON, Reply};
-use crate::api::rescue::{Failure, Unauthorized};
+use crate::api::rescue::{Denied, Failure, Unauthorized};
 use crate::api::route::Route;
 use crate::auth::token::{Access, TokenError};
 use crate::auth::{Offered, Unproved};
@@ -94,6 +94,7 @@ pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Fail
         return Err(Failure::Unauthorized(Unauthorized {
             message: "tokens are made of a login, not of a token".to_owned(),
             challenge: None,
+            why: None,
         }));
     }
     let wanted = if form {
@@ -201,17 +202,22 @@ async fn prove_by_form(asking: &mut Asking<'_>, wanted: &Wanted) -> Result<(), F
             asking.note_unproved(&shown, &error);
             return Err(match error {
                 Unproved::Throttled(after) => Failure::Throttled(after),
-                Unproved::Exposed => Failure::Denied(error.to_string()),
+                Unproved::Exposed => Failure::Denied(Denied {
+                    message: error.to_string(),
+                    why: None,
+                }),
                 // Without a challenge, which would lead back to here.
                 other => Failure::Unauthorized(Unauthorized {
                     message: other.to_string(),
                     challenge: None,
+                    why: None,
                 }),
             });
         }
     }
-    asking.note_decision(&Route::Token, None, None);
-    Ok(())
+    let decided = asking.admit_to_token();
+    asking.note_decision(&Route::Token, None, decided.as_ref().err());
+    decided
 }
 
 /// What of a scope the caller may have: `repository:<name>:<actions>`, or the catalog.

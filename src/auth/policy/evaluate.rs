@@ -24,6 +24,16 @@ pub struct Request<'a> {
     pub context: &'a Context,
 }
 
+impl Request<'_> {
+    /// What a caller is told who may not, in the words of AWS (`AccessDeniedException`). The same whatever denied it: who may
+    /// not see a repository does not learn from it that the repository is there, and has a policy.
+    pub fn refusal(&self) -> String {
+        let who = self.principal.arn().unwrap_or("anonymous");
+        let (action, resource) = (self.action, self.resource);
+        format!("User: {who} is not authorized to perform: {action} on resource: {resource}")
+    }
+}
+
 /// The policies that have a say.
 #[derive(Clone, Copy, Debug)]
 pub struct Attached<'a> {
@@ -51,17 +61,17 @@ pub enum Place {
     Registry,
 }
 
-impl Place {
-    /// What IAM calls a policy there.
-    fn adjective(self) -> &'static str {
-        match self {
-            Self::Identity => "identity-based",
-            Self::Repository | Self::Registry => "resource-based",
-        }
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Identity => "identity",
+            Self::Repository => "repository",
+            Self::Registry => "registry",
+        })
     }
 }
 
-/// Why not.
+/// Why not. For the log alone: callers are told [`Request::refusal`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// A statement denies it.
@@ -79,38 +89,17 @@ pub enum Why {
 }
 
 impl fmt::Display for Why {
-    /// For the log: with the statement that denied.
+    /// With the statement that denied.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied { by, sid: Some(sid) } => {
-                write!(f, "statement {sid} of the {} policy denies it", by.adjective())
+                write!(f, "statement {sid} of the {by}'s policy denies it")
             }
             Self::Denied { by, sid: None } => {
-                write!(f, "a statement of the {} policy denies it", by.adjective())
+                write!(f, "a statement of the {by}'s policy denies it")
             }
-            Self::NotAllowed { lacking } => write!(f, "no {} policy allows it", lacking.adjective()),
+            Self::NotAllowed { lacking } => write!(f, "no policy of the {lacking} allows it"),
         }
-    }
-}
-
-impl Why {
-    /// What the caller is told, in the words of AWS (`AccessDeniedException`). Names no statement.
-    pub fn message(&self, request: &Request<'_>) -> String {
-        let who = request.principal.arn().unwrap_or("anonymous");
-        let (action, resource) = (request.action, request.resource);
-        let because = match self {
-            Self::Denied { by, .. } => {
-                let article = if *by == Place::Identity { "an" } else { "a" };
-                format!("with an explicit deny in {article} {} policy", by.adjective())
-            }
-            Self::NotAllowed { lacking } => {
-                format!(
-                    "because no {} policy allows the {action} action",
-                    lacking.adjective()
-                )
-            }
-        };
-        format!("User: {who} is not authorized to perform: {action} on resource: {resource} {because}")
     }
 }
 

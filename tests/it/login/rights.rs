@@ -1,5 +1,9 @@
 //! What callers may: what presets, policies and networks say, and how it is refused.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use super::{Login as _, PULLED, basic, bearer, hosting, send, token_of};
 use crate::support::prelude::*;
 
@@ -176,12 +180,10 @@ async fn policies_and_networks_decide_beside_the_words() {
     let dora = basic("dora", "correct horse");
     let denied = daemon.ask("GET", secret, &dora).await;
     assert_eq!(denied.status, 403);
-    assert!(
-        denied
-            .error()
-            .contains("with an explicit deny in a resource-based policy"),
-        "{}",
-        denied.error()
+    assert_eq!(
+        denied.error(),
+        "DENIED: User: arn:aws:iam::000000000000:user/dora is not authorized to perform: ecr:BatchGetImage on resource: \
+         arn:aws:ecr:us-east-1:000000000000:repository/docker-hub/library/secret"
     );
     assert_eq!(upstream.requests_of(&path_has("library/secret")).len(), 0);
     // The mirror door asks nobody, whatever it refuses.
@@ -232,4 +234,109 @@ async fn policies_and_networks_decide_beside_the_words() {
     );
     let crossing = [headers[0], headers[1], ("origin", "https://elsewhere.example")];
     assert_eq!(send("POST", &url, &crossing, "{}").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_refusal_tells_neither_what_is_there_nor_which_policy_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let deny = serde_json::json!({"Version": "2012-10-17", "Statement": [
+        {"Sid": "closed", "Effect": "Deny", "Principal": "*", "Action": "ecr:*"},
+    ]});
+    std::fs::write(at("deny.json"), deny.to_string()).expect("a file");
+    let upstream = Upstream::start().await;
+    let mut daemon = Daemon::over(&upstream)
+        .setting("hosted.template", r#"[{ pattern = "team/*" }]"#)
+        .setting("auth.anonymous", "[]")
+        .setting("log.audit_file", &format!("{:?}", at("audit.log")))
+        .start()
+        .await;
+    daemon.user("bob", "correct horse").await;
+    let bob = basic("bob", "correct horse");
+    for name in ["team/plain", "team/closed", "library/plain"] {
+        let (well, told) = daemon.cli(&["repository", "create", name], "").await;
+        assert!(well, "{told}");
+    }
+    let file = at("deny.json").display().to_string();
+    let (well, told) = daemon
+        .cli(&["repository", "policy", "set", "team/closed", &file], "")
+        .await;
+    assert!(well, "{told}");
+
+    let digest = sha256(b"whatever");
+    let asked = [
+        ("GET", "manifests/v1".to_owned(), "ecr:BatchGetImage"),
+        ("HEAD", format!("blobs/{digest}"), ""),
+        ("GET", format!("blobs/{digest}"), "ecr:GetDownloadUrlForLayer"),
+        ("GET", "tags/list".to_owned(), "ecr:ListImages"),
+        ("POST", "blobs/uploads/".to_owned(), "ecr:InitiateLayerUpload"),
+        (
+            "POST",
+            format!("blobs/uploads/?digest={digest}"),
+            "ecr:InitiateLayerUpload",
+        ),
+        ("DELETE", format!("manifests/{digest}"), "ecr:BatchDeleteImage"),
+    ];
+    let names = [
+        "team/plain",
+        "team/closed",
+        "team/none",
+        "library/plain",
+        "library/none",
+    ];
+    for (method, what, action) in &asked {
+        for name in names {
+            // What only an upstream could have takes no pushes, whoever asks.
+            if name == "library/none" && ["POST", "DELETE"].contains(method) {
+                continue;
+            }
+            let path = format!("/v2/{name}/{what}");
+            let told = daemon.ask(method, &path, &bob).await;
+            assert_eq!(told.status, 403, "{method} {path}");
+            if *method != "HEAD" {
+                assert_eq!(
+                    told.error(),
+                    format!(
+                        "DENIED: User: arn:aws:iam::000000000000:user/bob is not authorized to perform: {action} on \
+                         resource: arn:aws:ecr:us-east-1:000000000000:repository/{name}"
+                    ),
+                    "{method} {path}"
+                );
+            }
+            let nobody = daemon.ask(method, &path, "").await;
+            assert_eq!(nobody.status, 401, "{method} {path}");
+            if *method != "HEAD" {
+                assert_eq!(nobody.error(), "UNAUTHORIZED: authentication required");
+            }
+        }
+    }
+    assert_eq!(upstream.requests().len(), 0);
+
+    // The operator is told all of it.
+    assert!(daemon.stop().await.success());
+    let audit = std::fs::read_to_string(at("audit.log")).expect("the log");
+    let told = |who: &str, repository: &str| {
+        let lines = audit
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let reasons = lines.filter(|line: &Value| line["who"] == who && line["repository"] == repository);
+        let reasons: BTreeSet<_> = reasons
+            .map(|line| line["reason"].as_str().expect("a reason").to_owned())
+            .collect();
+        reasons.into_iter().collect::<Vec<_>>().join("\n")
+    };
+    for who in ["bob", ""] {
+        let reasons = told(who, "team/closed");
+        assert!(
+            reasons.contains("ecr:ListImages: statement closed of the repository's policy denies it"),
+            "{reasons}"
+        );
+        for name in ["team/plain", "team/none", "docker-hub/library/none"] {
+            let reasons = told(who, name);
+            assert!(
+                reasons.contains("ecr:ListImages: no policy of the identity allows it"),
+                "{name}: {reasons}"
+            );
+        }
+    }
 }

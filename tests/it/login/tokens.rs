@@ -254,3 +254,95 @@ async fn tokens_that_are_not_ours_or_were_altered_prove_nothing() {
     another.user("alice", "correct horse").await;
     assert_eq!(another.ask("GET", "/v2/", &bearer(&token)).await.status, 401);
 }
+
+#[tokio::test]
+async fn whom_a_policy_denies_a_token_gets_none_however_it_asks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = |name: &str, principal: Option<&str>| {
+        let mut statement =
+            serde_json::json!({"Effect": "Deny", "Action": "ecr:GetAuthorizationToken", "Resource": "*"});
+        if let Some(principal) = principal {
+            statement["Principal"] = principal.into();
+        }
+        let text = serde_json::json!({"Version": "2012-10-17", "Statement": [statement]});
+        let path = folder.path().join(name);
+        std::fs::write(&path, text.to_string()).expect("a file");
+        path.display().to_string()
+    };
+    let audit = folder.path().join("audit.log");
+    let mut daemon = hosting()
+        .setting("auth.writers", r#"["*"]"#)
+        .setting("log.audit_file", &format!("{audit:?}"))
+        .start()
+        .await;
+    daemon.user("alice", "correct horse").await;
+    daemon.user("bob", "correct horse").await;
+    let (alice, bob) = (basic("alice", "correct horse"), basic("bob", "correct horse"));
+    let query = "service=wharfinger&offline_token=true&scope=repository:team/app:pull,push";
+    let before = daemon.token(query, &alice).await.json();
+    let token = |name: &str| before[name].as_str().expect("a token").to_owned();
+    let (access, refresh) = (bearer(&token("token")), token("refresh_token"));
+
+    let file = policy("alice.json", None);
+    let (well, told) = daemon.cli(&["user", "set", "alice", "--policy", &file], "").await;
+    assert!(well, "{told}");
+    let refused = "DENIED: User: arn:aws:iam::000000000000:user/alice is not authorized to perform: \
+                   ecr:GetAuthorizationToken on resource: *";
+    for told in [
+        daemon.token(query, &alice).await,
+        daemon.ask("GET", "/v2/", &alice).await,
+    ] {
+        assert_eq!(
+            (told.status, &*told.challenge, &*told.error()),
+            (403, "", refused)
+        );
+    }
+    let url = format!("{}/token", daemon.url());
+    for form in [
+        "grant_type=password&username=alice&password=correct+horse".to_owned(),
+        format!("grant_type=refresh_token&refresh_token={refresh}"),
+    ] {
+        let told = send("POST", &url, &[], form).await;
+        assert_eq!((told.status, &*told.error()), (403, refused));
+    }
+    // A wrong password is a wrong password, and what she was given before lasts as long as it was to.
+    let wrong = daemon.token(query, &basic("alice", "wrong horse")).await;
+    assert_eq!(wrong.status, 401);
+    assert_eq!(daemon.ask("GET", "/v2/", &access).await.status, 200);
+    assert_eq!(daemon.push("team/app", &access).await, 202);
+    // Nobody has to allow it, neither for others nor for nobody in particular.
+    assert_eq!(daemon.token(query, &bob).await.status, 200);
+    assert_eq!(daemon.ask("GET", "/v2/", &bob).await.status, 200);
+    assert_eq!(daemon.token(query, "").await.status, 200);
+    let (well, told) = daemon.cli(&["user", "set", "alice", "--no-policy"], "").await;
+    assert!(well, "{told}");
+    assert_eq!(daemon.token(query, &alice).await.status, 200);
+    assert!(daemon.stop().await.success());
+    let log = std::fs::read_to_string(&audit).expect("the log");
+    let lines = log.lines().filter(|line| {
+        line.contains(r#""action":"ecr:GetAuthorizationToken""#) && line.contains(r#""status":403"#)
+    });
+    assert_eq!(lines.clone().count(), 4, "{log}");
+    for line in lines {
+        let reason = "ecr:GetAuthorizationToken: a statement of the identity's policy denies it";
+        assert!(
+            line.contains(reason) && line.contains(r#""who":"alice""#),
+            "{line}"
+        );
+    }
+
+    // The registry's policy says it of all, with a login or without.
+    let daemon = hosting()
+        .setting(
+            "auth.policy_file",
+            &format!("{:?}", policy("registry.json", Some("*"))),
+        )
+        .start()
+        .await;
+    daemon.user("alice", "correct horse").await;
+    for shown in [&*alice, ""] {
+        assert_eq!(daemon.token(query, shown).await.status, 403, "{shown}");
+    }
+    assert_eq!(daemon.ask("GET", "/v2/", "").await.status, 401);
+    assert_eq!(daemon.ask("GET", "/v2/", &alice).await.status, 403);
+}
