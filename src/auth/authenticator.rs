@@ -393,6 +393,10 @@ impl Authenticator {
     }
 
     fn of_file(&self, name: &str) -> Option<Caller> {
+        // It may have been disabled, or bounded: nobody knows any more.
+        if self.store.is_broken(name) {
+            return None;
+        }
         let generation = self.htpasswd.as_ref()?.generation(name)?;
         let identity = Identity::named(Kind::User, name, self.account.clone()).ok()?;
         Some(Caller {

@@ -56,6 +56,9 @@ pub trait IdentityStore: Send + Sync {
     /// The login of this name.
     fn find(&self, name: &str) -> Option<Arc<Login>>;
 
+    /// Whether there is something of this name that cannot be read: a login all the same, that nothing opens.
+    fn is_broken(&self, name: &str) -> bool;
+
     /// Whose access key this is, and its secret.
     fn access_key(&self, id: &str) -> Option<(Arc<Login>, String)>;
 

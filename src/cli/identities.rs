@@ -341,6 +341,7 @@ impl Call {
                 "STATE",
                 "LOGS IN WITH",
                 "MAY AT THE MOST",
+                "MADE BY",
                 "DESCRIPTION",
             ])];
             for one in &all {
@@ -351,6 +352,7 @@ impl Call {
                     one.scopes
                         .as_ref()
                         .map_or_else(String::new, |scopes| scopes.join(" ")),
+                    one.created_by.clone(),
                     one.description.clone(),
                 ]);
             }
@@ -375,6 +377,7 @@ impl Call {
             let mut rows = vec![words([
                 "ID",
                 "MADE",
+                "BY",
                 "STATE",
                 "GOOD FOR AT THE MOST",
                 "DESCRIPTION",
@@ -383,6 +386,7 @@ impl Call {
                 rows.push(vec![
                     one.id.clone(),
                     one.created_at.rfc3339(),
+                    one.created_by.clone(),
                     state(false, one.expires_at),
                     one.scopes
                         .as_ref()
@@ -397,10 +401,10 @@ impl Call {
     async fn access_keys(&self, name: &str) -> Result<Told, CallError> {
         let keys = self.named(name).await?.access_keys;
         Ok(self.told(&keys, || {
-            let mut rows = vec![words(["ID", "MADE"])];
+            let mut rows = vec![words(["ID", "MADE", "BY"])];
             rows.extend(
                 keys.iter()
-                    .map(|key| vec![key.id.clone(), key.created_at.rfc3339()]),
+                    .map(|key| vec![key.id.clone(), key.created_at.rfc3339(), key.created_by.clone()]),
             );
             table(&rows, "", &[])
         }))

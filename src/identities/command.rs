@@ -99,7 +99,7 @@ impl Command {
 }
 
 impl Identities {
-    /// Does what `command` says, for `by`.
+    /// Does what `command` says, for `by` (kind and name, as `Caller::key` gives them).
     ///
     /// # Errors
     /// Why it is not done.
@@ -114,11 +114,11 @@ impl Identities {
                 expires_at,
                 scopes,
             } => Some(
-                self.add_secret(&name, description, expires_at, scopes, now)
+                self.add_secret(&name, description, expires_at, scopes, by, now)
                     .await?,
             ),
             Command::RevokeSecret { name, id } => self.revoke_secret(&name, &id).await.map(|()| None)?,
-            Command::AddAccessKey { name } => Some(self.add_access_key(&name, now).await?),
+            Command::AddAccessKey { name } => Some(self.add_access_key(&name, by, now).await?),
             Command::RemoveAccessKey { name, id } => {
                 self.remove_access_key(&name, &id).await.map(|()| None)?
             }

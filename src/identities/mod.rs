@@ -104,11 +104,6 @@ impl Identities {
         known.by_name.get(name).cloned()
     }
 
-    fn is_broken(&self, name: &str) -> bool {
-        let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.broken.contains(name)
-    }
-
     /// All of them, by name.
     pub fn list(&self) -> Vec<IdentityReport> {
         let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +116,8 @@ impl Identities {
         all
     }
 
-    /// Makes one. A robot gets its first secret, which is given back; so does a user without a password.
+    /// Makes one, for `by` (kind and name, as `Caller::key` gives them). A robot gets its first secret, which is given back;
+    /// so does a user without a password.
     ///
     /// # Errors
     /// `Name`, `Exists`, and what is wrong with password, scopes or policy.
@@ -144,7 +140,7 @@ impl Identities {
         let mut row = Row::of(new, by, password, now)?;
         let made = match row.password {
             Some(_) => None,
-            None => Some(row.add_secret(String::new(), None, None, now)?),
+            None => Some(row.add_secret(String::new(), None, None, by, now)?),
         };
         self.save(name, row).await?;
         Ok(made)
@@ -185,7 +181,7 @@ impl Identities {
         Ok(committed?)
     }
 
-    /// Makes a secret that opens it.
+    /// Makes a secret that opens it, for `by`.
     ///
     /// # Errors
     /// `Unknown` and `TooMany`.
@@ -195,6 +191,7 @@ impl Identities {
         description: String,
         expires_at: Option<Timestamp>,
         scopes: Option<Vec<String>>,
+        by: &str,
         now: Timestamp,
     ) -> Result<Made, Error> {
         let scopes = scopes.map(row::checked_scopes).transpose()?;
@@ -206,7 +203,7 @@ impl Identities {
         if row.secrets.len() >= MOST_SECRETS {
             return Err(Error::TooMany(MOST_SECRETS));
         }
-        let made = row.add_secret(description, expires_at, scopes, now)?;
+        let made = row.add_secret(description, expires_at, scopes, by, now)?;
         self.save(name, row).await?;
         Ok(made)
     }
@@ -227,12 +224,12 @@ impl Identities {
         self.save(name, row).await
     }
 
-    /// Makes an access key: an id and a secret that signs requests (AWS Signature Version 4), and that opens as name and
-    /// password do.
+    /// Makes an access key, for `by`: an id and a secret that signs requests (AWS Signature Version 4), and that opens as name
+    /// and password do.
     ///
     /// # Errors
     /// `Unknown`, `TooMany`, and when the master key cannot be had.
-    pub async fn add_access_key(&self, name: &str, now: Timestamp) -> Result<Made, Error> {
+    pub async fn add_access_key(&self, name: &str, by: &str, now: Timestamp) -> Result<Made, Error> {
         let _turn = self.shared.changing.claim(&name.to_owned()).await;
         let entry = self.entry(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
         let mut row = entry.row.clone();
@@ -250,6 +247,7 @@ impl Identities {
             id: made.id.clone(),
             secret: sealed,
             created_at: now,
+            created_by: by.to_owned(),
         });
         self.save(name, row).await?;
         Ok(made)
@@ -329,6 +327,11 @@ impl Known {
 impl IdentityStore for Identities {
     fn find(&self, name: &str) -> Option<Arc<Login>> {
         self.entry(name).map(|entry| entry.login.clone())
+    }
+
+    fn is_broken(&self, name: &str) -> bool {
+        let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.broken.contains(name)
     }
 
     fn is_empty(&self) -> bool {

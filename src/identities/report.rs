@@ -16,7 +16,7 @@ pub struct IdentityReport {
     pub description: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// By whom.
+    /// By whom: kind and name, as `user:alice` or `operator:root`; in rows of before the name alone.
     pub created_by: String,
     /// Whether it is shut out.
     pub disabled: bool,
@@ -43,6 +43,8 @@ pub struct SecretReport {
     pub description: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// By whom, as [`IdentityReport::created_by`]; empty in rows of before.
+    pub created_by: String,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
     /// What it is good for at the most.
@@ -56,6 +58,8 @@ pub struct AccessKeyReport {
     pub id: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// By whom, as [`IdentityReport::created_by`]; empty in rows of before.
+    pub created_by: String,
 }
 
 pub(super) fn of(name: &str, row: &Row) -> IdentityReport {
@@ -77,6 +81,7 @@ pub(super) fn of(name: &str, row: &Row) -> IdentityReport {
                 id: secret.id.clone(),
                 description: secret.description.clone(),
                 created_at: secret.created_at,
+                created_by: secret.created_by.clone(),
                 expires_at: secret.expires_at,
                 scopes: secret.scopes.clone(),
             })
@@ -87,6 +92,7 @@ pub(super) fn of(name: &str, row: &Row) -> IdentityReport {
             .map(|key| AccessKeyReport {
                 id: key.id.clone(),
                 created_at: key.created_at,
+                created_by: key.created_by.clone(),
             })
             .collect(),
     }

@@ -79,6 +79,7 @@ pub(super) struct Row {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
     pub(super) created_at: Timestamp,
+    /// By whom: kind and name, as `user:alice`. Rows of before say the name alone.
     #[serde(default)]
     pub(super) created_by: String,
     #[serde(default)]
@@ -106,6 +107,8 @@ pub(super) struct SecretRow {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) description: String,
     pub(super) created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) created_by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +121,8 @@ pub(super) struct AccessKeyRow {
     /// Encrypted.
     pub(super) secret: String,
     pub(super) created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) created_by: String,
 }
 
 impl Row {
@@ -183,6 +188,7 @@ impl Row {
         description: String,
         expires_at: Option<Timestamp>,
         scopes: Option<Vec<String>>,
+        by: &str,
         now: Timestamp,
     ) -> Result<Made, Error> {
         let (secret, stored) = Secret::make().map_err(|_| Error::Hash)?;
@@ -192,6 +198,7 @@ impl Row {
             hash: stored.as_str().to_owned(),
             description,
             created_at: now,
+            created_by: by.to_owned(),
             expires_at,
             scopes,
         });

@@ -19,10 +19,10 @@ pub(super) async fn run(asking: &mut Asking<'_>) -> Result<Reply, Failure> {
     }
     let (word, name) = (command.word(), command.name().to_owned());
     asking.note_about(format!("{word} {name}"));
-    let by = asking.caller.identity.name();
+    let by = asking.caller.key();
     let identities = &asking.shared.auth.identities;
     let done = identities
-        .run(command, by, Timestamp::now())
+        .run(command, &by, Timestamp::now())
         .await
         .map_err(|error| {
             if let Error::Storage(error) = &error {

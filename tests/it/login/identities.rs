@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Login as _, basic, bearer, hosting, token_of};
+use super::{Login as _, basic, bearer, hosting, send, token_of};
 
 #[tokio::test]
 async fn robots_may_what_their_scopes_say_until_they_end() {
@@ -183,4 +183,45 @@ async fn logins_that_all_could_read_are_not_begun_with() {
         "{:?}",
         daemon.logs()
     );
+}
+
+#[tokio::test]
+async fn who_made_what_is_told_by_kind_and_name() {
+    let mut daemon = hosting().setting("auth.admins", r#"["dora"]"#).start().await;
+    for name in ["dora", "alice"] {
+        daemon.user(name, "correct horse").await;
+    }
+    let dora = basic("dora", "correct horse");
+    let ops = basic("ops", &daemon.robot("ops", &["admin:*"]).await);
+    let url = format!("{}/api/identities", daemon.url());
+    for (shown, command) in [
+        (&dora, r#"{"do":"create","name":"eve","new":{"kind":"user"}}"#),
+        (&dora, r#"{"do":"add-secret","name":"alice"}"#),
+        (&ops, r#"{"do":"add-access-key","name":"alice"}"#),
+    ] {
+        let headers = [("authorization", &**shown), ("content-type", "application/json")];
+        let told = send("POST", &url, &headers, command).await;
+        assert_eq!(told.status, 200, "{command}: {}", told.body);
+    }
+    // And so it is kept.
+    daemon.restart().await;
+    let all = daemon.ask("GET", "/api/identities", &dora).await.json();
+    let one = |name: &str| {
+        let all = all.as_array().expect("a list");
+        all.iter().find(|one| one["name"] == name).expect("it").clone()
+    };
+    let (alice, eve) = (one("alice"), one("eve"));
+    assert_eq!(alice["created_by"], "operator:root");
+    assert_eq!(alice["secrets"][0]["created_by"], "user:dora");
+    assert_eq!(alice["access_keys"][0]["created_by"], "robot:ops");
+    assert_eq!(eve["created_by"], "user:dora");
+    assert_eq!(eve["secrets"][0]["created_by"], "user:dora");
+    for (arguments, by) in [
+        (&["user", "list"][..], "user:dora"),
+        (&["token", "list", "alice"], "user:dora"),
+        (&["access-key", "list", "alice"], "robot:ops"),
+    ] {
+        let (well, told) = daemon.cli(arguments, "").await;
+        assert!(well && told.contains(by), "{arguments:?}: {told}");
+    }
 }
