@@ -155,9 +155,9 @@ impl Asking<'_> {
         if auth.rights.is_open(from) {
             return Ok(());
         }
-        let takes_logins = auth.authenticator.has_logins() || auth.authenticator.takes_upstream_logins();
         // Nor is anybody asked for a login that others could read on the way.
-        if auth.rights.admit_anonymous(from) && !(takes_logins && self.is_private()) {
+        let asks = auth.authenticator.takes_logins() && self.is_private();
+        if auth.rights.admit_anonymous(from) && !asks {
             return Ok(());
         }
         Err(self.login_needed(None, None))

@@ -21,8 +21,7 @@ impl Asking<'_> {
                 why,
             });
         }
-        let authenticator = &self.shared.auth.authenticator;
-        let message = if authenticator.has_logins() || authenticator.takes_upstream_logins() {
+        let message = if self.shared.auth.authenticator.takes_logins() {
             "authentication required"
         } else {
             "authentication required, and nobody can log in yet: `wharfinger user add NAME`"

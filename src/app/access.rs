@@ -170,10 +170,15 @@ pub(super) fn no_logins(config: &Config, secured: bool) -> Option<String> {
     })
 }
 
+/// Whether the main door asks clients in general for a login.
+pub(super) fn challenges(access: &Access) -> bool {
+    access.authenticator.takes_logins() || !access.rights.admit_anonymous(None)
+}
+
 /// Logins that anybody on the way could read are refused one by one; where all would be, a start says so.
 fn guard(config: &Config, secured: bool, access: &Access) -> anyhow::Result<()> {
     let authenticator = &access.authenticator;
-    if !authenticator.has_logins() && !authenticator.takes_upstream_logins() {
+    if !authenticator.takes_logins() {
         return Ok(());
     }
     if let Some(reason) = no_logins(config, secured) {

@@ -134,6 +134,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let (of_access, keeps, secured) = (config.clone(), cache.clone(), tls.is_some());
     let (access_rights, access_upkeep) =
         tokio::task::spawn_blocking(move || access::open(&of_access, secured, &keeps)).await??;
+    let challenges = access::challenges(&access_rights);
     let collect = Collect::new(
         hosted.clone(),
         index.clone(),
@@ -232,7 +233,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             of_certificates.certificate(&own.names.join(","), own.ends);
         }));
     }
-    announce(&config, &bound, own_tls.as_ref());
+    announce(&config, &bound, own_tls.as_ref(), challenges);
     for (socket, door, _) in bound {
         let server = if door == Entrance::Admin { &admin } else { &server };
         let (server, api) = (server.clone(), api.clone());
@@ -487,8 +488,9 @@ impl StopSignals {
     }
 }
 
-/// Where it listens, where its data is, and the one line that points Docker at it.
-fn announce(config: &Config, bound: &[(Bound, Entrance, &str)], self_signed: Option<&Tls>) {
+/// Where it listens, where its data is, and the one line that points Docker at it. `challenges`: whether the main door asks
+/// for a login.
+fn announce(config: &Config, bound: &[(Bound, Entrance, &str)], self_signed: Option<&Tls>, challenges: bool) {
     for upstream in &config.upstreams {
         let logins: Vec<_> = upstream
             .credentials
@@ -517,17 +519,20 @@ fn announce(config: &Config, bound: &[(Bound, Entrance, &str)], self_signed: Opt
         );
     }
     if let (Some((address, scheme)), Some(_)) = (mirror, &config.cache.mirror) {
+        let own_port = config.server.mirror_listen.is_some();
         let url = config
             .server
             .public_url
             .as_ref()
-            .filter(|_| config.server.mirror_listen.is_none())
+            .filter(|_| !own_port)
             .map_or_else(
                 || format!("{scheme}://{}", reachable(address)),
                 |url| url.as_str().trim_end_matches('/').to_owned(),
             );
+        // To a mirror that asks, Docker shows its login for Docker Hub, or none.
+        let path = if challenges && !own_port { "/mirror" } else { "" };
         tracing::info!(
-            r#"point Docker at it, in /etc/docker/daemon.json: {{"registry-mirrors": ["{url}"]}}"#
+            r#"point Docker at it, in /etc/docker/daemon.json: {{"registry-mirrors": ["{url}{path}"]}}"#
         );
     }
 }

@@ -127,9 +127,9 @@ impl Authenticator {
         })
     }
 
-    /// Whether logins of upstreams are taken.
-    pub fn takes_upstream_logins(&self) -> bool {
-        self.upstreams.are_taken()
+    /// Whether any login is taken, of ours or of an upstream.
+    pub fn takes_logins(&self) -> bool {
+        self.has_logins() || self.upstreams.are_taken()
     }
 
     /// The login that a client brought for the upstream `prefix`, under its name there. `None` where that is not asked

@@ -5,6 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use crate::expect::get_all;
+use crate::login::Login as _;
 use crate::support::prelude::*;
 
 const APP: &str = "docker-hub/library/app";
@@ -49,7 +50,37 @@ async fn the_start_says_where_it_listens_where_its_data_is_and_how_docker_gets_t
     // With a mirror door, Docker is pointed at that.
     let daemon = Daemon::over(&upstream).mirror_door().start().await;
     let line = daemon.wait_for_log("registry-mirrors").await;
-    assert!(line.contains(&daemon.mirror_url()), "{line}");
+    assert!(line.contains(&format!("[\"{}\"]", daemon.mirror_url())), "{line}");
+}
+
+#[tokio::test]
+async fn docker_is_pointed_at_a_door_that_asks_for_no_login() {
+    let upstream = Upstream::start().await;
+    upstream.put("library/app", "latest", &Image::simple(1, 10_000));
+    let mut daemon = Daemon::over(&upstream).start().await;
+    daemon.user("alice", "correct horse").await;
+    daemon.restart().await;
+    let door = format!("{}/mirror", daemon.url());
+    daemon
+        .wait_for_log(&format!("{{\"registry-mirrors\": [\"{door}\"]}}"))
+        .await;
+    assert_eq!(get(format!("{}/v2/", daemon.url())).await.status, 401);
+    for path in ["", "library/app/manifests/latest"] {
+        assert_eq!(get(format!("{door}/v2/{path}")).await.status, 200, "{path}");
+    }
+
+    // Who shows nothing is asked for a login without any, too.
+    let closed = || {
+        Daemon::over(&upstream)
+            .setting("auth.anonymous", "[]")
+            .setting("auth.open_networks", r#"["127.0.0.0/8"]"#)
+    };
+    let public = closed().setting("server.public_url", "\"https://cache.example.com/\"");
+    let line = public.start().await.wait_for_log("registry-mirrors").await;
+    assert!(line.contains("[\"https://cache.example.com/mirror\"]"), "{line}");
+    let daemon = closed().mirror_door().start().await;
+    let line = daemon.wait_for_log("registry-mirrors").await;
+    assert!(line.contains(&format!("[\"{}\"]", daemon.mirror_url())), "{line}");
 }
 
 #[tokio::test]
