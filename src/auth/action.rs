@@ -136,12 +136,6 @@ actions! {
 }
 
 impl Action {
-    /// The name without its service: `BatchGetImage`.
-    pub fn operation(self) -> &'static str {
-        let name = self.name();
-        name.split_once(':').map_or(name, |(_, operation)| operation)
-    }
-
     /// Whether it asks for a login to the registry, which only the caller's own policies can grant.
     pub fn is_login(self) -> bool {
         matches!(
@@ -196,11 +190,6 @@ impl ActionSet {
     /// Whether nothing is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
-    }
-
-    /// Whether all that is in the set is in `other`, too.
-    pub fn is_within(self, other: Self) -> bool {
-        self.0 & !other.0 == 0
     }
 
     /// What is in either.
@@ -338,9 +327,8 @@ mod tests {
             .collect();
         assert_eq!(names.len(), Action::ALL.len());
         for action in Action::ALL {
-            let (service, operation) = action.name().split_once(':').unwrap();
+            let (service, _) = action.name().split_once(':').unwrap();
             assert!(["ecr", "ecr-public", "wharfinger"].contains(&service), "{action}");
-            assert_eq!(operation, action.operation());
             assert_eq!(action.name().parse(), Ok(*action));
             assert_eq!(action.name().to_uppercase().parse(), Ok(*action));
         }
@@ -365,7 +353,6 @@ mod tests {
         let all: ActionSet = Word::Admin.actions().iter().copied().collect();
         assert_eq!(all.complement(), ActionSet::default());
         assert!(all.complement().is_empty() && !pull.is_empty());
-        assert!(pull.is_within(all) && !all.is_within(pull));
         assert_eq!(pull.union(pull.complement()), all);
     }
 

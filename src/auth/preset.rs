@@ -135,7 +135,7 @@ mod tests {
     fn may(presets: &Presets, who: &Identity, action: Action, from: &str) -> bool {
         let account = Account::default();
         let document = presets.document(&account).unwrap();
-        let resource = Resource::repository("eu-north-1", &account, &"team/app".parse().unwrap());
+        let resource = Resource::named("eu-north-1", &account, "team/app");
         let mut context = Context::at(Timestamp(0));
         context.source_ip = Some(from.parse().unwrap());
         let request = Request {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::identity::Account;
-use crate::oci::RepositoryName;
 
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +16,8 @@ impl Resource {
         Self(None)
     }
 
-    /// A repository: `arn:aws:ecr:<region>:<account>:repository/<name>`.
-    pub fn repository(region: &str, account: &Account, name: &RepositoryName) -> Self {
-        Self::named(region, account, name.as_str())
-    }
-
-    /// As [`Resource::repository`], by a name that may be longer: an upstream's prefix before that of its repository.
+    /// A repository: `arn:aws:ecr:<region>:<account>:repository/<name>`. What is pulled through has the prefix of its
+    /// upstream before its name there.
     pub fn named(region: &str, account: &Account, name: &str) -> Self {
         Self(Some(
             format!("arn:aws:ecr:{region}:{account}:repository/{name}").into(),
@@ -34,13 +29,6 @@ impl Resource {
     pub fn repositories(region: &str, account: &Account) -> Self {
         Self(Some(
             format!("arn:aws:ecr:{region}:{account}:repository/*").into(),
-        ))
-    }
-
-    /// A public repository, whose ARN names no region.
-    pub fn public_repository(account: &Account, name: &RepositoryName) -> Self {
-        Self(Some(
-            format!("arn:aws:ecr-public::{account}:repository/{name}").into(),
         ))
     }
 

@@ -117,22 +117,9 @@ impl Htpasswd {
         self.find(name).map(|stored| stored.generation())
     }
 
-    /// Everyone who can log in, sorted.
-    pub fn names(&self) -> Vec<String> {
-        let users = self.users();
-        let mut names: Vec<_> = users.iter().map(|(name, _)| name.to_owned()).collect();
-        names.sort_unstable();
-        names
-    }
-
     /// Lines that are not as they should be, for `check-config`.
     pub fn faults(&self) -> Vec<Fault> {
         self.users().faults().to_vec()
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

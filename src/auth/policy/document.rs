@@ -14,13 +14,12 @@ use crate::auth::action::{Action, ActionSet};
 /// The longest policy that is taken, in bytes (ECR: `policyText`).
 pub const MAX_TEXT: usize = 10_240;
 
-/// A policy, as it was written and as it is understood. Cheap to clone.
+/// A policy, as it is understood. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Document(Arc<Parsed>);
 
 #[derive(Debug)]
 struct Parsed {
-    text: String,
     statements: Vec<Statement>,
     unknown_actions: Vec<String>,
 }
@@ -115,7 +114,6 @@ impl Document {
             return Err(Faults(reader.faults));
         }
         Ok(Self(Arc::new(Parsed {
-            text: text.to_owned(),
             statements,
             unknown_actions: reader.unknown_actions,
         })))
@@ -145,11 +143,6 @@ impl Document {
         }
     }
 
-    /// The text, as it was given.
-    pub fn text(&self) -> &str {
-        &self.0.text
-    }
-
     /// The statements, in their order.
     pub fn statements(&self) -> &[Statement] {
         &self.0.statements
@@ -159,23 +152,6 @@ impl Document {
     /// ours: a misspelling, or something that only AWS has. Worth a warning; a policy that denies it denies nothing.
     pub fn unknown_actions(&self) -> &[String] {
         &self.0.unknown_actions
-    }
-}
-
-impl Statement {
-    /// Its `Sid`.
-    pub fn sid(&self) -> Option<&str> {
-        self.sid.as_deref()
-    }
-
-    /// Whether it allows or denies.
-    pub fn effect(&self) -> Effect {
-        self.effect
-    }
-
-    /// The actions that it is about.
-    pub fn actions(&self) -> ActionSet {
-        self.actions
     }
 }
 

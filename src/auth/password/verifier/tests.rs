@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn computed(&self) -> u64 {
-        self.passwords.computed()
+        self.passwords.shared.computed.load(Ordering::Relaxed)
     }
 }
 

@@ -31,7 +31,7 @@ fn of(account: &str, name: &str) -> Identity {
 }
 
 fn app() -> Resource {
-    Resource::repository("eu-north-1", &home(), &"team/app".parse().unwrap())
+    Resource::named("eu-north-1", &home(), "team/app")
 }
 
 fn document(statements: &Value) -> Document {
