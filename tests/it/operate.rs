@@ -81,6 +81,13 @@ async fn docker_is_pointed_at_a_door_that_asks_for_no_login() {
     let daemon = closed().mirror_door().start().await;
     let line = daemon.wait_for_log("registry-mirrors").await;
     assert!(line.contains(&format!("[\"{}\"]", daemon.mirror_url())), "{line}");
+    // And so is everybody, where an upstream says who may read.
+    let asking = Daemon::over(&upstream)
+        .setting("upstream.docker-hub.username", "\"ci\"")
+        .setting("upstream.docker-hub.password", "\"hunter2\"")
+        .setting("upstream.docker-hub.caller_check", "true");
+    let line = asking.start().await.wait_for_log("registry-mirrors").await;
+    assert!(line.contains("/mirror\"]"), "{line}");
 }
 
 #[tokio::test]
