@@ -111,13 +111,8 @@ impl Asking<'_> {
         let found = pulled
             .or(self.exchange.hosted.as_ref())
             .map(|name| (**name).into());
-        let who = match self.caller.upstream_login() {
-            // Nobody has said yet that it is them.
-            Some(_) if need.is_none() => Err(self.caller.identity.name().to_owned()),
-            _ => Ok(self.caller.identity.clone()),
-        };
         self.exchange.audited = Some(Box::new(Audited {
-            who,
+            who: Ok(self.caller.identity.clone()),
             action: need.map_or(Action::GetAuthorizationToken, |need| need.any_of[0]),
             repository: found,
             about: None,

@@ -90,7 +90,14 @@ impl Asking<'_> {
         if spared || self.entrance == Entrance::Local || !rate.is_on() {
             return Ok(());
         }
-        match rate.take(&self.caller, self.from(), Instant::now()) {
+        // Names at an upstream are as many as anybody likes.
+        let nobody = Caller::anonymous();
+        let counted = if self.caller.upstream_login().is_some() {
+            &nobody
+        } else {
+            &self.caller
+        };
+        match rate.take(counted, self.from(), Instant::now()) {
             Some(wait) => Err(Failure::TooFast(wait)),
             None => Ok(()),
         }
@@ -258,8 +265,14 @@ impl Asking<'_> {
 
     /// Whether the caller may do something to a repository that it did not name by itself.
     pub(super) fn may(&self, action: Action, located: &Located, asked: &str, word: &str) -> bool {
+        let nobody = Caller::anonymous();
         let wish = Wish {
-            caller: &self.caller,
+            // A login of an upstream is none for what is ours.
+            caller: match located {
+                Located::PullThrough(_) => &self.caller,
+                _ if self.caller.upstream_login().is_some() => &nobody,
+                _ => &self.caller,
+            },
             action,
             repository: Some(located.name()),
             policy: policy_of(located),

@@ -52,6 +52,7 @@ use reply::Reply;
 use request_id::RequestIds;
 use rescue::Failure;
 use route::{Route, RouteError, Target};
+use upstream_login::Shown;
 
 /// The listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +271,7 @@ impl Asking<'_> {
         self.authenticate(route).await?;
         self.pace(route)?;
         if self.caller.upstream_login().is_some() {
-            Box::pin(self.try_upstream_login(route)).await?;
+            Box::pin(self.prove_at_upstream(route)).await?;
         }
         let located = match route.target() {
             Some(target) => Some(self.locate(target, route.intent()).await?),
@@ -282,6 +283,12 @@ impl Asking<'_> {
             && !found.is_overlaid()
         {
             return Err(Failure::PullThrough);
+        }
+        // A login of an upstream is none for what is ours.
+        let elsewhere = matches!(&located, Some(Located::PullThrough(_)))
+            || matches!(route, Route::Token | Route::Base(_));
+        if !elsewhere && self.caller.upstream_login().is_some() {
+            self.caller = Caller::anonymous();
         }
         let decided = self.authorize(route, located.as_ref());
         self.note_decision(route, located.as_ref(), decided.as_ref().err());
@@ -315,10 +322,14 @@ impl Asking<'_> {
     ) -> Result<Reply, Failure> {
         match located {
             Located::PullThrough(found) => {
-                let login = self.upstream_login(&found, target)?;
-                let found = match &login {
-                    Some(login) => found.asked_for_by(&upstream_login::identity(login)),
-                    None => found,
+                let shown = if found.asks_about_callers() {
+                    Box::pin(self.shown_for(&found, target)).await
+                } else {
+                    Shown::Nothing
+                };
+                let found = match &shown {
+                    Shown::Taken(login) => found.asked_for_by(&upstream_login::identity(login)),
+                    _ => found,
                 };
                 let answered = match route {
                     Route::Manifest(_, reference) => {
@@ -333,7 +344,7 @@ impl Asking<'_> {
                     }
                     _ => Err(Failure::PullThrough),
                 };
-                answered.map_err(|failure| self.login_wanted(failure, target, &found, login.as_ref()))
+                answered.map_err(|failure| self.login_wanted(failure, target, &found, &shown))
             }
             Located::Hosted(found) => self.handle_hosted(route, target, &found).await,
             Located::Absent(name) => {

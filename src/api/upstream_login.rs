@@ -1,7 +1,8 @@
-//! Who asks by a login of an upstream: read where a client shows it, tried where tokens are made of it, and asked for where the
-//! upstream says who may read (`caller_check`). Called by `api` around the two steps of `authentication`.
+//! Who asks by a login of an upstream: read where a client shows it, tried before anything is made of it, and asked for where
+//! the upstream says who may read (`caller_check`). Called by `api` around the two steps of `authentication`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -9,8 +10,22 @@ use super::Entrance;
 use super::asking::Asking;
 use super::rescue::{Denied, Failure, Unauthorized};
 use super::route::{Route, Target};
-use crate::auth::{Offered, Unproved, UpstreamLogin};
-use crate::registry::{CallerIdentity, Door, ErrorKind, Located, Repository};
+use crate::auth::{Caller, Offered, Unproved, UpstreamLogin};
+use crate::registry::{CallerIdentity, Door, Error, ErrorKind, Located, Repository};
+
+/// What came of a login that was shown for an upstream.
+#[derive(Default)]
+pub(super) enum Shown {
+    /// None was.
+    #[default]
+    Nothing,
+    /// The upstream takes it.
+    Taken(Arc<UpstreamLogin>),
+    /// The upstream does not.
+    Rejected,
+    /// It was not asked: whoever guesses has to wait.
+    Wait(Duration),
+}
 
 /// The login as the registry is told.
 pub(super) fn identity(login: &UpstreamLogin) -> CallerIdentity<'_> {
@@ -22,66 +37,96 @@ pub(super) fn identity(login: &UpstreamLogin) -> CallerIdentity<'_> {
 }
 
 impl Asking<'_> {
-    /// Tries the login of an upstream before anything is made of it: where tokens come from, and where `docker login` looks
-    /// whether it is right. What may be read by it is asked when it is read.
-    pub(super) async fn try_upstream_login(&mut self, route: &Route<'_>) -> Result<(), Failure> {
-        let Some(login) = self.caller.upstream_login().cloned() else {
-            return Ok(());
-        };
+    /// Asks the upstream whether it takes a login, unless it did minutes ago.
+    async fn try_at_upstream(&self, login: Arc<UpstreamLogin>) -> Result<Shown, Error> {
         let authenticator = &self.shared.auth.authenticator;
-        let made = matches!(route, Route::Token | Route::Base(_));
-        if !made || self.caller.shows_token() || authenticator.is_held(&login) {
-            return Ok(());
+        if authenticator.is_held(&login) {
+            return Ok(Shown::Taken(login));
         }
-        let accepted = self
+        let from = self.from();
+        let turn = match authenticator.upstream_turn(&login, from).await {
+            Ok(turn) => turn,
+            Err(wait) => return Ok(Shown::Wait(wait)),
+        };
+        // Another request may have asked while this one waited.
+        if authenticator.is_held(&login) {
+            return Ok(Shown::Taken(login));
+        }
+        let told = self
             .shared
             .registry
             .accepts(login.prefix(), &identity(&login))
-            .await
-            .map_err(Failure::Registry)?;
-        authenticator.upstream_told(&login, self.from(), accepted);
-        if accepted {
-            return Ok(());
+            .await;
+        match &told {
+            Ok(right) => authenticator.upstream_told(&login, from, *right),
+            // So do token services answer those who guess.
+            Err(error) if matches!(error.kind, ErrorKind::RateLimited { .. }) => {
+                authenticator.upstream_told(&login, from, false);
+            }
+            Err(_) => {}
         }
-        Err(Failure::Unauthorized(Unauthorized {
-            message: format!("{} does not take this login", login.prefix()),
-            challenge: match route {
-                // A challenge from where tokens come from would lead clients in a circle.
-                Route::Token => None,
-                _ => self.challenge(None, None),
-            },
-            why: None,
-        }))
+        drop(turn);
+        Ok(if told? {
+            Shown::Taken(login)
+        } else {
+            Shown::Rejected
+        })
+    }
+
+    /// Has an upstream prove whoever asks by a login of its own, by name. While it cannot tell, nobody is proved: what
+    /// everyone may have is given all the same.
+    pub(super) async fn prove_at_upstream(&mut self, route: &Route<'_>) -> Result<(), Failure> {
+        let login = self.caller.upstream_login().cloned();
+        let Some(login) = login.filter(|_| !self.caller.shows_token()) else {
+            return Ok(());
+        };
+        let prefix = login.prefix().to_owned();
+        match self.try_at_upstream(login).await {
+            Ok(Shown::Taken(_)) => Ok(()),
+            Ok(Shown::Wait(wait)) => Err(Failure::Throttled(wait)),
+            Ok(Shown::Rejected | Shown::Nothing) => {
+                let name = self.caller.identity.name().to_owned();
+                self.note_unproved(&Offered::Basic(name, String::new()), &Unproved::Wrong);
+                Err(Failure::Unauthorized(Unauthorized {
+                    message: format!("{prefix} does not take this login"),
+                    challenge: match route {
+                        // A challenge from where tokens come from would lead clients in a circle.
+                        Route::Token => None,
+                        _ => self.challenge(None, None),
+                    },
+                    why: None,
+                }))
+            }
+            Err(error) if matches!(route, Route::Token | Route::Base(_)) => Err(Failure::Registry(error)),
+            Err(_) => {
+                self.caller = Caller::anonymous();
+                Ok(())
+            }
+        }
     }
 
     /// The login that a client brought for the upstream of a repository, where that is asked about callers.
-    pub(super) fn upstream_login(
-        &self,
-        found: &Repository,
-        target: &Target<'_>,
-    ) -> Result<Option<Arc<UpstreamLogin>>, Failure> {
+    pub(super) async fn shown_for(&self, found: &Repository, target: &Target<'_>) -> Shown {
         if !found.asks_about_callers() || self.entrance == Entrance::Local {
-            return Ok(None);
+            return Shown::Nothing;
         }
-        let authenticator = &self.shared.auth.authenticator;
         let named = self.caller.upstream_login();
         if let Some(login) = named.filter(|login| login.prefix() == found.upstream()) {
-            return Ok(Some(login.clone()));
+            return Shown::Taken(login.clone());
         }
         // What runtimes send there is for the upstream whose image they pull.
         if target.door != Door::Mirror || !self.is_private() {
-            return Ok(None);
+            return Shown::Nothing;
         }
         let Offered::Basic(name, secret) = self.offered() else {
-            return Ok(None);
+            return Shown::Nothing;
         };
-        let Some(login) = authenticator.upstream_login(found.upstream(), &name, &secret) else {
-            return Ok(None);
-        };
-        if let Some(wait) = authenticator.upstream_wait(&login, self.from()) {
-            return Err(Failure::Throttled(wait));
+        let authenticator = &self.shared.auth.authenticator;
+        match authenticator.upstream_login(found.upstream(), &name, &secret) {
+            // That it cannot tell says nothing of what is public.
+            Some(login) => self.try_at_upstream(login).await.unwrap_or_default(),
+            None => Shown::Nothing,
         }
-        Ok(Some(login))
     }
 
     /// What a client is told for `failure`: to log in, where that is what is missing.
@@ -90,18 +135,16 @@ impl Asking<'_> {
         failure: Failure,
         target: &Target<'_>,
         found: &Repository,
-        login: Option<&Arc<UpstreamLogin>>,
+        shown: &Shown,
     ) -> Failure {
         let Failure::Registry(error) = &failure else {
             return failure;
         };
-        let rejected = error.kind == ErrorKind::LoginRejected;
-        if !rejected && error.kind != ErrorKind::LoginNeeded {
+        if error.kind != ErrorKind::LoginNeeded && error.kind != ErrorKind::LoginRejected {
             return failure;
         }
-        if let Some(login) = login.filter(|_| rejected) {
-            let authenticator = &self.shared.auth.authenticator;
-            authenticator.upstream_told(login, self.from(), false);
+        if let Shown::Wait(wait) = shown {
+            return Failure::Throttled(*wait);
         }
         if target.door != Door::Mirror && !self.is_private() {
             return Failure::Denied(Denied {
@@ -118,8 +161,12 @@ impl Asking<'_> {
             let located = Located::PullThrough(found.clone());
             self.challenge_for(target, &located)
         };
+        let message = match shown {
+            Shown::Rejected => format!("{} does not take this login", found.upstream()),
+            _ => error.message.clone(),
+        };
         Failure::Unauthorized(Unauthorized {
-            message: error.message.clone(),
+            message,
             challenge,
             why: None,
         })

@@ -133,14 +133,32 @@ impl Authenticator {
     }
 
     /// The login that a client brought for the upstream `prefix`, under its name there. `None` where that is not asked
-    /// about callers.
+    /// about callers, and for what may be a login of ours, which is nobody else's business.
     pub fn upstream_login(&self, prefix: &str, name: &str, secret: &str) -> Option<Arc<UpstreamLogin>> {
-        self.upstreams.of(prefix, name, secret).map(Arc::new)
+        let of_file = || {
+            self.htpasswd
+                .as_ref()
+                .is_some_and(|file| file.find(name).is_some())
+        };
+        let ours = secret.starts_with(Secret::PREFIX)
+            || self.store.find(name).is_some()
+            || self.store.is_broken(name)
+            || self.store.access_key(name).is_some()
+            || of_file();
+        let login = || self.upstreams.of(prefix, name, secret).map(Arc::new);
+        (!ours).then(login).flatten()
     }
 
-    /// How long to wait before an upstream is asked about this login.
-    pub fn upstream_wait(&self, login: &UpstreamLogin, from: Option<IpAddr>) -> Option<Duration> {
-        self.upstreams.wait(login, from)
+    /// A turn to ask an upstream about this login.
+    ///
+    /// # Errors
+    /// How long whoever guesses has to wait.
+    pub async fn upstream_turn(
+        &self,
+        login: &UpstreamLogin,
+        from: Option<IpAddr>,
+    ) -> Result<impl Sized + Send + use<>, Duration> {
+        self.upstreams.turn(login, from).await
     }
 
     /// What an upstream said of a login. One that it takes is held for as long as tokens of it last.
@@ -253,9 +271,6 @@ impl Authenticator {
             return self.by_id_token(issuer, password, arrival.now).await;
         }
         if let Some(login) = self.upstreams.named(name, password) {
-            if let Some(wait) = self.upstreams.wait(&login, arrival.from) {
-                return Err(Unproved::Throttled(wait));
-            }
             return self
                 .of_upstream(Arc::new(login), arrival.now)
                 .ok_or(Unproved::Wrong);

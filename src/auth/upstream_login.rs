@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::password::{Network, NoRandomness, Throttle, random};
 
@@ -15,6 +16,10 @@ use super::password::{Network, NoRandomness, Throttle, random};
 const HELD: Duration = Duration::from_mins(5);
 /// How long one that was not taken is known.
 const WRONG_FOR: Duration = Duration::from_mins(1);
+/// How long one that was taken is no guess.
+const KNOWN_FOR: Duration = Duration::from_hours(24);
+/// How many are tried at a time, so that no more guesses than these come before the first wait.
+const TURNS: usize = 4;
 /// How many of each.
 const MOST: u64 = 20_000;
 
@@ -69,7 +74,10 @@ pub(super) struct UpstreamLogins {
     held: moka::sync::Cache<u64, Arc<UpstreamLogin>>,
     /// What was not taken a moment ago: the same again is no further guess.
     wrong: moka::sync::Cache<[u8; 32], ()>,
+    /// What was taken within a day: no guess, whoever guesses meanwhile.
+    right: moka::sync::Cache<[u8; 32], ()>,
     throttle: Throttle,
+    turns: Arc<Semaphore>,
 }
 
 impl UpstreamLogins {
@@ -87,7 +95,12 @@ impl UpstreamLogins {
                 .max_capacity(MOST)
                 .time_to_live(WRONG_FOR)
                 .build(),
+            right: moka::sync::Cache::builder()
+                .max_capacity(MOST)
+                .time_to_live(KNOWN_FOR)
+                .build(),
             throttle: Throttle::new(),
+            turns: Arc::new(Semaphore::new(TURNS)),
         })
     }
 
@@ -139,12 +152,22 @@ impl UpstreamLogins {
         self.held.get(&number)
     }
 
-    /// How long whoever guesses has to wait before the upstream is asked again.
-    pub(super) fn wait(&self, login: &UpstreamLogin, from: Option<IpAddr>) -> Option<Duration> {
-        let known = self.held.contains_key(&login.number());
-        let name = self.mac(&[&login.prefix, &login.name]);
-        let wait = self.throttle.wait(Network::of(from), &name, Instant::now());
-        wait.filter(|_| !known)
+    /// A turn to ask the upstream about it; or how long whoever guesses has to wait.
+    pub(super) async fn turn(
+        &self,
+        login: &UpstreamLogin,
+        from: Option<IpAddr>,
+    ) -> Result<Option<OwnedSemaphorePermit>, Duration> {
+        // It is never closed.
+        let turn = self.turns.clone().acquire_owned().await.ok();
+        let wait = || {
+            let name = self.mac(&[&login.prefix, &login.name]);
+            self.throttle.wait(Network::of(from), &name, Instant::now())
+        };
+        match wait().filter(|_| !self.right.contains_key(&login.fingerprint)) {
+            Some(wait) => Err(wait),
+            None => Ok(turn),
+        }
     }
 
     /// The upstream took it, or did not.
@@ -152,6 +175,7 @@ impl UpstreamLogins {
         let (from, name) = (Network::of(from), self.mac(&[&login.prefix, &login.name]));
         if right {
             self.throttle.right(from, &name, Instant::now());
+            self.right.insert(login.fingerprint, ());
             return;
         }
         if self.wrong.contains_key(&login.fingerprint) {
@@ -194,18 +218,28 @@ mod tests {
         assert!(!format!("{one:?}").contains("secret"));
     }
 
-    #[test]
-    fn who_guesses_waits_and_who_is_known_does_not() {
+    #[tokio::test]
+    async fn who_guesses_waits_and_who_is_known_does_not() {
         let logins = UpstreamLogins::new(["hub".to_owned()]).unwrap();
         let from = Some("192.0.2.1".parse().unwrap());
         let right = Arc::new(logins.of("hub", "a", "right").unwrap());
-        for guess in 0..10 {
-            let wrong = logins.of("hub", "a", &guess.to_string()).unwrap();
-            logins.tried(&wrong, from, false);
+        let wrong = |guess: u8| logins.of("hub", "a", &guess.to_string()).unwrap();
+        for _ in 0..50 {
+            // The same again is no further guess.
+            logins.tried(&wrong(0), from, false);
         }
-        assert!(logins.wait(&right, from).is_some());
+        assert!(logins.turn(&right, from).await.is_ok());
+        for guess in 0..10 {
+            logins.tried(&wrong(guess), from, false);
+        }
+        assert!(logins.turn(&right, from).await.is_err());
+        logins.tried(&right, from, true);
         logins.hold(&right);
-        assert!(logins.wait(&right, from).is_none());
+        for guess in 10..90 {
+            logins.tried(&wrong(guess), from, false);
+        }
+        assert!(logins.turn(&wrong(1), from).await.is_err());
+        assert!(logins.turn(&right, from).await.is_ok());
         assert!(logins.held(right.number()).is_some());
     }
 }

@@ -27,6 +27,22 @@ impl Cache {
         Box::pin(self.blob_not_open(place, digest, link)).await
     }
 
+    /// The same, of what is here alone.
+    pub async fn blob_here(
+        &self,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<Option<Answer<BlobReader>>, Error> {
+        if self.blob_link(place, digest).await?.is_none() {
+            return Ok(None);
+        }
+        let stored = self.shared.storage.blobs.open(digest).await?;
+        Ok(stored.map(|blob| {
+            self.shared.access.touch(digest, &blob.last_use);
+            Answer::new(BlobReader::Stored(blob), CacheStatus::HIT)
+        }))
+    }
+
     /// A blob that is not open: on disk, arriving, or to be fetched.
     async fn blob_not_open(
         &self,
@@ -109,6 +125,14 @@ impl Cache {
         Box::pin(self.visible_blob(place, digest)).await?;
         let size = Box::pin(self.confirm(place, digest)).await?;
         Ok(Answer::new(size, CacheStatus::of(Outcome::Miss)))
+    }
+
+    /// The same, of what is here alone.
+    pub async fn blob_size_here(&self, place: &Place, digest: &Digest) -> Result<Option<Answer<u64>>, Error> {
+        let link = self.blob_link(place, digest).await?;
+        let stored = self.shared.storage.blobs.open(digest).await?;
+        let size = link.filter(|_| stored.is_some()).map(|link| link.size);
+        Ok(size.map(|size| Answer::new(size, CacheStatus::HIT)))
     }
 
     async fn blob_link(&self, place: &Place, digest: &Digest) -> Result<Option<Link>, Error> {

@@ -28,6 +28,20 @@ impl Cache {
         }
     }
 
+    /// The same, of what is here alone.
+    pub async fn manifest_here(&self, place: &Place, reference: &Reference) -> Result<Option<Found>, Error> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => {
+                let state = self.shared.repositories.tag(&place.key, tag).await?;
+                state.map(|state| state.digest)
+            }
+        };
+        let Some(digest) = digest else { return Ok(None) };
+        let manifest = self.shared.linked_manifest(place, &digest).await?;
+        Ok(manifest.map(|manifest| Answer::new(manifest, CacheStatus::stale(None))))
+    }
+
     async fn manifest_by_digest(&self, place: &Place, digest: &Digest) -> Result<Found, Error> {
         if let Some(manifest) = self.shared.linked_manifest(place, digest).await? {
             if !self.shared.is_known_open(place) {
@@ -362,6 +376,10 @@ impl Shared {
         fetched: FetchedManifest,
     ) -> Result<Arc<StoredManifest>, Error> {
         let outline = outline(place, reference, &fetched.bytes, fetched.media_type.as_ref())?;
+        if !place.upstream.config().has_login() {
+            // Once there is one, that this was had without is worth knowing.
+            self.note_public(place);
+        }
         let stored = Arc::new(StoredManifest {
             bytes: fetched.bytes,
             media_type: outline.media_type.clone(),

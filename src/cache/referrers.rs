@@ -53,6 +53,19 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// The same, as heard before.
+    pub async fn referrers_here(
+        &self,
+        place: &Place,
+        subject: &Digest,
+    ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
+        let row = self.shared.repositories.referrers(&place.key, subject).await?;
+        let known = row.map(|(known, _)| known).unwrap_or_default();
+        Ok(Answer::new(Arc::new(known), CacheStatus::stale(None)))
+    }
+}
+
 /// What was heard before.
 struct Heard<'a> {
     shared: &'a Shared,

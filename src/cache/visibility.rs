@@ -31,6 +31,9 @@ const HOLDS: Duration = Duration::from_mins(5);
 /// The same for what is here. A tag that is revalidated renews it.
 const HOLDS_HERE: Duration = Duration::from_hours(1);
 
+/// How long it is not asked about what is here, once it could not tell.
+const TROUBLE_HOLDS: Duration = Duration::from_secs(30);
+
 /// What is known of who can read which repository.
 pub(super) struct Visibility {
     public: moka::sync::Cache<Key, Seen>,
@@ -38,6 +41,8 @@ pub(super) struct Visibility {
     running: Collapse<(Key, Digest), Result<(), Error>>,
     /// Questions about what is here.
     here: Collapse<(Key, Missing), Result<(), Error>>,
+    /// Repositories of which the upstream could not tell a moment ago.
+    troubled: moka::sync::Cache<Key, ()>,
 }
 
 impl Default for Visibility {
@@ -46,6 +51,10 @@ impl Default for Visibility {
             public: moka::sync::Cache::new(100_000),
             running: Collapse::default(),
             here: Collapse::default(),
+            troubled: moka::sync::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(TROUBLE_HOLDS)
+                .build(),
         }
     }
 }
@@ -165,20 +174,27 @@ impl Shared {
         if since.is_some_and(|since| Timestamp::now().since(since) < gone_ttl) {
             return Ok(());
         }
-        let usable = self.was_public_lately(place).await;
+        // However long ago: how old a tag may be is judged elsewhere, and what is pulled by digest never is.
+        let usable = seen.and_then(Seen::ago).is_some();
+        if usable && self.visibility.troubled.contains_key(&place.key) {
+            return Ok(());
+        }
         let key = (place.key.clone(), what);
         let asked = self.visibility.here.run(key, || ask);
         let told = if usable {
             // The question goes on behind this answer.
             match tokio::time::timeout(place.freshness().wait_with_copy(), asked).await {
                 Ok((told, _)) => told,
-                Err(_) => return Ok(()),
+                Err(_) => Some(Err(Error::late(place))),
             }
         } else {
             asked.await.0
         };
         match told.unwrap_or_else(|| Err(Error::internal("asking anonymously was given up"))) {
-            Err(error) if usable && error.allows_stale => Ok(()),
+            Err(error) if usable && error.allows_stale => {
+                self.visibility.troubled.insert(place.key.clone(), ());
+                Ok(())
+            }
             told => told,
         }
     }
@@ -192,7 +208,7 @@ impl Shared {
     }
 
     /// Asks about a manifest as anybody could.
-    pub(super) async fn ask_publicly(&self, place: &Place, reference: &Reference) -> Result<(), Error> {
+    async fn ask_publicly(&self, place: &Place, reference: &Reference) -> Result<(), Error> {
         let (upstream, name, errand) = (&place.upstream, &place.name, place.anonymous_errand());
         let mut asked = upstream.manifest_head(name, reference, &errand).await.map(|_| ());
         // No HEAD here: only GET can tell.
@@ -207,7 +223,7 @@ impl Shared {
 
     /// Refuses a blob of a repository that is not known to be public: without a manifest there is nothing that could
     /// be asked for free.
-    pub(super) async fn visible_blob(&self, place: &Place, digest: &Digest) -> Result<(), Error> {
+    async fn visible_blob(&self, place: &Place, digest: &Digest) -> Result<(), Error> {
         let errand = place.anonymous_errand();
         let probe = place.upstream.blob_probe(&place.name, digest, &errand);
         let asked = probe.await.map(|_| ());
@@ -226,7 +242,7 @@ impl Shared {
             return Ok(());
         };
         if is_refused(&error) {
-            self.learn_as_nobody(place, what, &error);
+            self.negative.learn(place, what, &error);
             return Err(self.hide(place).await);
         }
         // It failed, but it answered, or it would refuse this question alone: so it may answer another.
@@ -243,20 +259,13 @@ impl Shared {
             Missing::Blob(_) => ErrorKind::BlobUnknown,
             Missing::Manifest(_) | Missing::Tags => ErrorKind::ManifestUnknown,
         };
-        self.learn_as_nobody(place, what, &error);
+        self.negative.learn(place, what, &error);
         Err(Error::of_upstream(place, &error, unknown))
-    }
-
-    /// What is not there for an anonymous caller is not there, but for those who have a login of their own.
-    fn learn_as_nobody(&self, place: &Place, what: Missing, error: &upstream::Error) {
-        if !place.upstream.config().caller_check {
-            self.negative.learn(place, what, error);
-        }
     }
 
     /// Whether an anonymous caller can read the repository, as its list of tags tells: pulling and listing take the
     /// same right (Docker token spec, `repository:<name>:pull`). `None` when that does not tell either.
-    pub(super) async fn told_by_list(&self, place: &Place) -> Option<Result<(), Error>> {
+    async fn told_by_list(&self, place: &Place) -> Option<Result<(), Error>> {
         let errand = place.anonymous_errand();
         let list = place.upstream.tags(&place.name, "n=1", &errand);
         match list.await {

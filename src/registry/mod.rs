@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, Place, Sought};
 use crate::oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
-use crate::upstream::{CallerLogin, Upstream};
+use crate::upstream::{self, CallerLogin, Upstream};
 
 pub use crate::cache::report;
 pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage};
@@ -178,9 +178,16 @@ impl Registry {
         };
         let asked = upstream.accepts(&caller).await;
         asked.map_err(|error| {
+            let error = error.without_words();
             tracing::warn!(upstream = prefix, %error, "cannot tell whether a caller's login is good");
             let message = format!("upstream {prefix} cannot tell whether it takes this login");
-            Error::new(ErrorKind::UpstreamUnavailable, message)
+            let kind = match error.kind() {
+                upstream::ErrorKind::RateLimited { retry_after, .. } => ErrorKind::RateLimited {
+                    retry_after: *retry_after,
+                },
+                _ => ErrorKind::UpstreamUnavailable,
+            };
+            Error::new(kind, message)
         })
     }
 
@@ -200,8 +207,13 @@ impl Registry {
             Reference::Digest(_) => None,
         })?;
         let place = &repository.place;
-        self.cache.admit(place, Sought::Manifest(reference)).await?;
-        let found = self.cache.manifest(place, reference).await?;
+        let found = match self.cache.admit(place, Sought::Manifest(reference)).await? {
+            None => self.cache.manifest(place, reference).await?,
+            Some(error) => {
+                let here = self.cache.manifest_here(place, reference).await?;
+                here.ok_or(error)?
+            }
+        };
         // Here and nowhere below: what is fetched for nobody is no pull.
         self.cache
             .pulled(&repository.place, reference, &found.value.digest);
@@ -211,22 +223,30 @@ impl Registry {
     /// A reader of a blob.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Answer<BlobReader>, Error> {
         repository.permit(None)?;
-        self.cache.admit(&repository.place, Sought::Blob(digest)).await?;
-        self.cache.blob(&repository.place, digest).await
+        let place = &repository.place;
+        match self.cache.admit(place, Sought::Blob(digest)).await? {
+            None => self.cache.blob(place, digest).await,
+            Some(error) => self.cache.blob_here(place, digest).await?.ok_or(error),
+        }
     }
 
     /// The size of a blob.
     pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Answer<u64>, Error> {
         repository.permit(None)?;
-        self.cache.admit(&repository.place, Sought::Blob(digest)).await?;
-        self.cache.blob_size(&repository.place, digest).await
+        let place = &repository.place;
+        match self.cache.admit(place, Sought::Blob(digest)).await? {
+            None => self.cache.blob_size(place, digest).await,
+            Some(error) => self.cache.blob_size_here(place, digest).await?.ok_or(error),
+        }
     }
 
     /// A page of tags, by the client's query without `ns`.
     pub async fn tags(&self, repository: &Repository, query: &str) -> Result<Answer<Arc<TagsPage>>, Error> {
         repository.permit(None)?;
-        self.cache.admit(&repository.place, Sought::List).await?;
-        self.cache.tags(&repository.place, query).await
+        match self.cache.admit(&repository.place, Sought::Tags).await? {
+            None => self.cache.tags(&repository.place, query).await,
+            Some(error) => Err(error),
+        }
     }
 
     /// What refers to a manifest.
@@ -236,10 +256,15 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Answer<Arc<Vec<Descriptor>>>, Error> {
         repository.permit(None)?;
-        let subject = Reference::Digest(*digest);
-        self.cache
-            .admit(&repository.place, Sought::Manifest(&subject))
-            .await?;
-        self.cache.referrers(&repository.place, digest).await
+        let (place, subject) = (&repository.place, Reference::Digest(*digest));
+        match self.cache.admit(place, Sought::Manifest(&subject)).await {
+            Ok(None) => self.cache.referrers(place, digest).await,
+            Ok(Some(_)) => self.cache.referrers_here(place, digest).await,
+            // What is not there has no referrers, which is no error.
+            Err(error) if error.kind == ErrorKind::ManifestUnknown => {
+                Ok(Answer::new(Arc::default(), CacheStatus::of(Outcome::Miss)))
+            }
+            Err(error) => Err(error),
+        }
     }
 }

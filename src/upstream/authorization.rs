@@ -269,7 +269,7 @@ impl Authorizer {
             service,
             scope,
             login: login.name().clone(),
-            as_stranger: login.is_stranger(),
+            guise: login.guise(),
         };
         let (token, fresh) = self.tokens.get(key.clone(), login).await?;
         Ok(Sent::Token { key, token, fresh })

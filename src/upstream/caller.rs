@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::credentials::{Grant, Login};
-use super::errand::{Purpose, SharedPurpose};
+use super::errand::{Guise, Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind};
 use super::logins::LoginName;
+use super::reply::Reply;
 use super::retry::Window;
 
 /// A login that a client brought. Cheap to clone.
@@ -58,18 +59,19 @@ impl Upstream {
         })
     }
 
-    /// Whether the registry takes a client's login, whatever that may read. One that asks nobody for a login takes any.
+    /// Whether the registry takes a client's login, whatever that may read. One that asks nobody for a login takes none:
+    /// it could not tell whose it is.
     ///
     /// # Errors
     /// When the registry or its token service cannot tell.
     pub async fn accepts(&self, caller: &CallerLogin) -> Result<bool, Error> {
         let (endpoint, login) = (&self.own, caller.login());
         let purpose = SharedPurpose::new(Purpose::Miss);
-        let ask = |header| endpoint.ping(header, true, &purpose, Window::new());
+        let ask = |header| endpoint.ping(header, Guise::Caller, &purpose, Window::new());
         let reply = ask(None).await?;
-        let (status, challenges) = (reply.status().as_u16(), reply.challenges());
-        if status != 401 {
-            return self.told(reply).await;
+        let challenges = reply.challenges();
+        if reply.status().as_u16() != 401 {
+            return self.told(reply, false).await;
         }
         reply.drain().await;
         if challenges.iter().any(|challenge| challenge.scheme == "bearer") {
@@ -83,21 +85,18 @@ impl Upstream {
             };
         }
         match &*caller.grant {
-            Grant::Basic(header) => self.told(ask(Some(header)).await?).await,
+            Grant::Basic(header) => self.told(ask(Some(header)).await?, true).await,
             Grant::Bearer(_) | Grant::Identity(_) => Ok(false),
         }
     }
 
-    /// What `/v2/` says of who asked.
-    async fn told(&self, reply: super::reply::Reply) -> Result<bool, Error> {
+    /// What `/v2/` says of who asked; `good`: what it means that it is open.
+    async fn told(&self, reply: Reply, good: bool) -> Result<bool, Error> {
         let status = reply.status().as_u16();
-        if matches!(status, 401 | 403) {
+        let open = reply.status().is_success();
+        if open || matches!(status, 401 | 403) {
             reply.drain().await;
-            return Ok(false);
-        }
-        if status < 400 {
-            reply.drain().await;
-            return Ok(true);
+            return Ok(open && good);
         }
         let host = reply.host().to_owned();
         let (kind, message) = reply.into_excuse().await;

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::Upstream;
 use super::credentials::{Grant, Login};
 use super::endpoint::Endpoint;
-use super::errand::{Purpose, SharedPurpose};
+use super::errand::{Guise, Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure};
 use super::retry::Window;
 use super::transport::host_of;
@@ -96,7 +96,7 @@ fn client_waits() -> SharedPurpose {
 async fn reach(endpoint: &Endpoint) -> Result<(), String> {
     let host = host_of(&endpoint.url);
     let reply = endpoint
-        .ping(None, false, &client_waits(), Window::new())
+        .ping(None, Guise::Own, &client_waits(), Window::new())
         .await
         .map_err(|error| unreachable(&host, &error))?;
     let status = reply.status().as_u16();
@@ -137,7 +137,7 @@ impl Subject<'_> {
         let Some(grant) = grant else { return Ok(()) };
         let untried = |error: Error| format!("the login cannot be tried: {error}");
         let reply = endpoint
-            .ping(None, false, &client_waits(), Window::new())
+            .ping(None, Guise::Own, &client_waits(), Window::new())
             .await
             .map_err(untried)?;
         let challenges = reply.challenges();
@@ -186,7 +186,7 @@ impl Subject<'_> {
             }
         };
         let reply = endpoint
-            .ping(Some(header), false, &client_waits(), Window::new())
+            .ping(Some(header), Guise::Own, &client_waits(), Window::new())
             .await
             .map_err(untried)?;
         let (by, status) = (reply.host().to_owned(), reply.status().as_u16());

@@ -13,7 +13,7 @@ use super::authorization::Sent;
 use super::budget::{Held, Reason};
 use super::credentials::{Grant, Login};
 use super::endpoint::Endpoint;
-use super::errand::{Access, Errand, Purpose, SharedPurpose};
+use super::errand::{Access, Errand, Guise, Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure, Limit};
 use super::governor::Spending;
 use super::logins::{Choice, Left, LoginName, Wish};
@@ -55,7 +55,7 @@ impl Call<'_> {
         matches!(self.kind, RequestKind::Manifest | RequestKind::ManifestHead)
     }
 
-    fn request<'a>(&self, url: &'a Url, as_stranger: bool) -> Request<'a> {
+    fn request<'a>(&self, url: &'a Url, guise: Guise) -> Request<'a> {
         Request {
             kind: self.kind,
             lane: if self.kind == RequestKind::Blob {
@@ -68,7 +68,7 @@ impl Call<'_> {
             url,
             headers: self.headers.clone(),
             form: None,
-            as_stranger,
+            guise,
         }
     }
 }
@@ -420,7 +420,7 @@ impl Endpoint {
         url: &Url,
         window: Window,
     ) -> Result<Reply, Error> {
-        let request = call.request(url, login.is_stranger());
+        let request = call.request(url, login.guise());
         let mut answers = 0;
         let mut sent = self.authorizer.beforehand(call.repository, login).await?;
         loop {
@@ -465,7 +465,7 @@ impl Endpoint {
             answers += 1;
             let challenges = if challenges.is_empty() {
                 let ping = self
-                    .ping(None, login.is_stranger(), &call.errand.purpose, window)
+                    .ping(None, login.guise(), &call.errand.purpose, window)
                     .await?;
                 let challenges = ping.challenges();
                 ping.drain().await;
@@ -489,7 +489,7 @@ impl Endpoint {
     async fn is_open_to(
         &self,
         grant: &Grant,
-        as_stranger: bool,
+        guise: Guise,
         call: &Call<'_>,
         window: Window,
     ) -> Result<bool, Error> {
@@ -497,9 +497,7 @@ impl Endpoint {
             Grant::Basic(header) | Grant::Bearer(header) => Some(header),
             Grant::Identity(_) => None,
         };
-        let ping = self
-            .ping(header, as_stranger, &call.errand.purpose, window)
-            .await?;
+        let ping = self.ping(header, guise, &call.errand.purpose, window).await?;
         let open = !matches!(ping.status().as_u16(), 401 | 403);
         ping.drain().await;
         Ok(open)
@@ -516,11 +514,11 @@ impl Endpoint {
         if login.is_known_to_open(grant) {
             return Ok(true);
         }
-        let as_stranger = login.is_stranger();
-        let ping = self.ping(None, as_stranger, &call.errand.purpose, window).await?;
+        let guise = login.guise();
+        let ping = self.ping(None, guise, &call.errand.purpose, window).await?;
         let closed = matches!(ping.status().as_u16(), 401 | 403);
         ping.drain().await;
-        let opens = closed && self.is_open_to(grant, as_stranger, call, window).await?;
+        let opens = closed && self.is_open_to(grant, guise, call, window).await?;
         if opens {
             login.opens(grant);
         }
@@ -548,7 +546,7 @@ impl Endpoint {
         }
         if status == 401 && !basic {
             // A token may be good, but not for this.
-            if self.is_open_to(grant, login.is_stranger(), call, window).await? {
+            if self.is_open_to(grant, login.guise(), call, window).await? {
                 return Ok(Verdict::Accepted(Box::new(reply)));
             }
         }
@@ -567,7 +565,7 @@ impl Endpoint {
                 return Ok(Verdict::AskAnew);
             }
             // An answer to HEAD cannot say why.
-            if !message.is_empty() || self.is_open_to(grant, login.is_stranger(), call, window).await? {
+            if !message.is_empty() || self.is_open_to(grant, login.guise(), call, window).await? {
                 return Err(self.transport.status_error(&host, kind, status, message));
             }
         }
@@ -587,7 +585,7 @@ impl Endpoint {
     /// Asks where a redirect led, with nothing but an anonymous token if the host wants one (registry.k8s.io sends to
     /// pkg.dev, which has a realm of its own).
     async fn abroad(&self, call: &Call<'_>, url: &Url, window: Window) -> Result<Reply, Error> {
-        let request = call.request(url, true);
+        let request = call.request(url, Guise::Stranger);
         let mut reply = self.transport.send(&request, None, window).await?;
         let challenges = reply.challenges();
         let stranger = self.logins.stranger();
@@ -616,7 +614,7 @@ impl Endpoint {
     pub(super) async fn ping(
         &self,
         authorization: Option<&HeaderValue>,
-        as_stranger: bool,
+        guise: Guise,
         purpose: &SharedPurpose,
         window: Window,
     ) -> Result<Reply, Error> {
@@ -629,7 +627,7 @@ impl Endpoint {
             url: &url,
             headers: HeaderMap::new(),
             form: None,
-            as_stranger,
+            guise,
         };
         self.transport.send(&request, authorization, window).await
     }

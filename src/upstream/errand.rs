@@ -19,6 +19,17 @@ pub enum Access {
     Caller(CallerLogin),
 }
 
+/// As whom a request shows itself to whoever it is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Guise {
+    /// As us.
+    Own,
+    /// As anybody.
+    Stranger,
+    /// As a client of ours.
+    Caller,
+}
+
 /// For whom: who comes first when there is not enough for all. The greater, the more urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {

@@ -189,6 +189,18 @@ impl Error {
         &self.0.message
     }
 
+    /// The same, without what the upstream said: it may hold what was sent.
+    #[must_use]
+    pub fn without_words(&self) -> Self {
+        Self(Arc::new(Inner {
+            upstream: self.0.upstream.clone(),
+            host: self.0.host.clone(),
+            kind: self.0.kind.clone(),
+            status: self.0.status,
+            message: String::new(),
+        }))
+    }
+
     /// Whether the content is not there, or not for this credential: 404 for the client.
     pub fn is_not_found(&self) -> bool {
         matches!(

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::credentials::{Grant, Login, sensitive};
-use super::errand::{Purpose, SharedPurpose};
+use super::errand::{Guise, Purpose, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure};
 use super::logins::LoginName;
 use super::observer::RequestKind;
@@ -43,8 +43,8 @@ pub(super) struct TokenKey {
     pub(super) scope: String,
     /// As whom it is asked for.
     pub(super) login: LoginName,
-    /// Nothing may show that it is us.
-    pub(super) as_stranger: bool,
+    /// As whom it is asked for.
+    pub(super) guise: Guise,
 }
 
 /// A token as it is sent.
@@ -111,7 +111,10 @@ impl Tokens {
                 let message = format!("the credential {} was set aside: {why}", login.name());
                 let kind = ErrorKind::CredentialsRejected;
                 return Err(self.transport.error(&host, kind, message));
-            } else if let Some(token) = self.kept.get(&key).filter(|kept| kept.expires > Instant::now()) {
+            } else if let Some(token) = self.kept.get(&key).filter(|kept| kept.expires > Instant::now())
+                // What a client's login got before says nothing of it now.
+                && key.guise != Guise::Caller
+            {
                 return Ok((token, true));
             }
         }
@@ -223,7 +226,7 @@ impl Tokens {
             header,
             expires: Instant::now() + lifetime,
         });
-        if !lifetime.is_zero() {
+        if !lifetime.is_zero() && key.guise != Guise::Caller {
             self.kept.insert(key, token.clone());
         }
         Ok(token)
@@ -308,7 +311,7 @@ impl Tokens {
                 url: &url,
                 headers: HeaderMap::new(),
                 form: None,
-                as_stranger: key.as_stranger,
+                guise: key.guise,
             };
             if let Some(token) = identity {
                 request.method = Method::POST;

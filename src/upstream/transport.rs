@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Method};
 use tokio::time::Instant;
 use url::Url;
 
-use super::errand::SharedPurpose;
+use super::errand::{Guise, SharedPurpose};
 use super::error::{Error, ErrorKind, Failure, Limit, classify};
 use super::guard::{Blocked, Guard, LookUp, Resolver, system};
 use super::manners::Manners;
@@ -69,8 +69,8 @@ pub(super) struct Request<'a> {
     pub(super) headers: HeaderMap,
     /// A form to send, which may hold a secret.
     pub(super) form: Option<Secret>,
-    /// Nothing of ours may show who asks, our certificate included.
-    pub(super) as_stranger: bool,
+    /// As whom it shows itself: nothing of ours, our certificate included, shows who asks but as us.
+    pub(super) guise: Guise,
 }
 
 /// The clients of one upstream.
@@ -259,6 +259,10 @@ impl Transport {
     async fn learn(&self, request: &Request<'_>, leave: Leave, result: &mut Result<Reply, Error>) {
         // No answer says nothing.
         let Ok(reply) = result else { return };
+        // What a client's login may is that client's affair: it must not slow all others.
+        if request.guise == Guise::Caller {
+            return;
+        }
         let refused = if reply.status().as_u16() == 429 {
             let (limit, retry_after) = reply.limit().await;
             (limit == Limit::Requests).then_some(retry_after)
@@ -298,10 +302,9 @@ impl Transport {
             turn = self.turn(request, &host) => turn,
             () = self.offline.until(true) => return Err(self.is_offline(&host)),
         };
-        let known = self
-            .known
-            .as_ref()
-            .filter(|_| !request.as_stranger && realm::is_trusted(&self.own, request.url, &self.realms));
+        let known = self.known.as_ref().filter(|_| {
+            request.guise == Guise::Own && realm::is_trusted(&self.own, request.url, &self.realms)
+        });
         let clients = known.unwrap_or(&self.clients);
         let client = match request.lane {
             Lane::Api | Lane::Login => &clients.api,

@@ -82,9 +82,9 @@ async fn what_is_refused_is_told_as_refused() {
             "false 401",
         ),
         (
-            "upstream docker-hub/alice",
-            "ecr:BatchGetImage",
-            "docker-hub/acme/secret",
+            "unproved docker-hub/alice",
+            "ecr:GetAuthorizationToken",
+            "-",
             "false 401",
         ),
         (

@@ -5,6 +5,7 @@ use crate::expect::{assert_error, assert_manifest};
 use crate::login::{Login, basic, bearer, hosting, token_of};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
+use crate::support::upstream::Asked;
 use crate::upstream_auth::{PASSWORD, login};
 
 const PUBLIC: &str = "acme/public";
@@ -103,10 +104,11 @@ async fn private_content_is_for_those_whom_its_upstream_lets_read_it() {
             assert_eq!(answer.status, 200, "{round}: {url}: {}", answer.text());
         }
     }
-    // She was asked about once; all that was fetched was fetched by our own login.
+    // She was asked about once for each right; all that was fetched was fetched by our own login.
     let hers = upstream.requests_of(&of(&upstream, "alice"));
-    assert_eq!(hers.len(), 1, "{hers:#?}");
+    assert_eq!(hers.len(), 2, "{hers:#?}");
     assert_eq!(hers[0].method(), Method::HEAD);
+    assert!(hers[1].path().contains("/tags/list"), "{hers:#?}");
     // It is here now, and as closed as before.
     closed("warm").await;
 
@@ -161,10 +163,11 @@ async fn a_login_there_is_tried_where_tokens_are_made() {
     let url = &ways(&daemon, SECRET, &image)[0];
     assert_manifest(&get_with(url, &[("authorization", &right)]).await, &image, false);
     challenge(&get_with(url, &[("authorization", &wrong)]).await);
-    // A wrong login does not shut anybody out of what is public.
+    // Who shows something is not taken for nobody, here as with logins of ours.
     let public = &ways(&daemon, PUBLIC, &image)[0];
+    challenge(&get_with(public, &[("authorization", &wrong)]).await);
     assert_manifest(
-        &get_with(public, &[("authorization", &wrong)]).await,
+        &get_with(public, &[("authorization", &right)]).await,
         &image,
         false,
     );
@@ -208,7 +211,7 @@ async fn an_upstream_that_cannot_tell_lets_nobody_in() {
     for url in &ways[..3] {
         assert_eq!(ask(url, &alice).await, 200, "{url}");
     }
-    assert_eq!(get(&ways[1]).await.status, 502);
+    challenge(&get(&ways[1]).await);
 }
 
 #[tokio::test]
@@ -260,18 +263,19 @@ async fn a_login_there_opens_nothing_of_ours() {
     // Everyone with a login of ours; that of an upstream has to be named.
     let url = format!("/v2/docker-hub/{SECRET}/manifests/1");
     assert_eq!(daemon.ask("GET", &url, &shown).await.status, 403);
-    assert_eq!(daemon.push("team/app", &shown).await, 403);
+    assert_eq!(daemon.push("team/app", &shown).await, 401);
     assert_eq!(
         daemon.ask("GET", "/v2/team/app/tags/list", &shown).await.status,
-        403
+        401
     );
-    assert_eq!(daemon.ask("GET", "/api/status", &shown).await.status, 403);
 
-    let builder = hosting().upstream("docker-hub", &upstream);
+    let builder = Daemon::over(&upstream).setting("hosted.template", r#"[{ pattern = "*" }]"#);
     let daemon = checking(builder)
         .setting("auth.anonymous", "[]")
-        .setting("auth.readers", r#"["*", "upstream/docker-hub/*"]"#)
+        .setting("auth.readers", r#"["upstream/docker-hub/*"]"#)
         .setting("auth.writers", r#"["upstream/docker-hub/*"]"#)
+        .setting("auth.admins", r#"["admin"]"#)
+        .setting("upstream.docker-hub.overlay", "true")
         .start()
         .await;
     assert_eq!(daemon.ask("GET", &url, &shown).await.status, 200);
@@ -330,4 +334,147 @@ async fn nobody_is_asked_for_a_login_that_others_could_read() {
         told.contains("caller_check") && told.contains("plain HTTP"),
         "{told}"
     );
+}
+
+#[tokio::test]
+async fn while_the_upstream_is_away_what_was_public_is_given_from_here_and_nothing_is_fetched() {
+    let (upstream, builder, image) = start().await;
+    let mut daemon = builder.start().await;
+    let alice = token(&daemon, "alice", "wonderland", PUBLIC).await;
+    let all = ways(&daemon, PUBLIC, &image);
+    for url in &all[..3] {
+        assert_eq!(get(url).await.status, 200);
+    }
+    // Whoever asks, with a login or without.
+    for restarted in [false, true] {
+        if restarted {
+            daemon.restart().await;
+        }
+        upstream.always(any(), reply(500).before_auth());
+        for url in &ways(&daemon, PUBLIC, &image)[..3] {
+            assert_eq!(get(url).await.status, 200, "{url}");
+            if !restarted {
+                let hers = get_with(url, &[("authorization", &alice)]).await;
+                assert_eq!(hers.status, 200, "{url}");
+            }
+            let basic = basic("docker-hub/alice", "wonderland");
+            let hers = get_with(url, &[("authorization", &basic)]).await;
+            assert_eq!(hers.status, 200, "{url}");
+        }
+        assert_eq!(get(&ways(&daemon, SECRET, &image)[0]).await.status, 502);
+        upstream.behave();
+        upstream.require_bearer(door());
+    }
+
+    // It turned private, and nobody can be told so: what is not here stays where it is.
+    let other = Image::simple(2, 1000);
+    upstream.put(PUBLIC, "2", &other);
+    upstream.require_bearer(door().private(PUBLIC));
+    daemon.restart().await;
+    let nobodys = upstream.clone();
+    let by_nobody =
+        any().and(move |asked| asked.path.starts_with("/v2/") && nobodys.account_of(asked).is_none());
+    upstream.always(by_nobody, reply(429).before_auth());
+    upstream.forget_requests();
+    let bob = basic("docker-hub/bob", "builder");
+    for who in [None, Some(&bob)] {
+        let shown: Vec<_> = who
+            .iter()
+            .map(|shown| ("authorization", shown.as_str()))
+            .collect();
+        let name = format!("docker-hub/{PUBLIC}");
+        for url in [
+            daemon.manifest_url(&name, "2"),
+            daemon.manifest_url(&name, &other.digest()),
+            daemon.blob_url(&name, &other.layer_digest(0)),
+        ] {
+            let answer = get_with(&url, &shown).await;
+            assert!(answer.status >= 400, "{who:?} {url}: {}", answer.status);
+        }
+    }
+    let fetched = upstream.count_of(&of(&upstream, "ci"));
+    assert_eq!(fetched, 0, "{:#?}", upstream.summary());
+}
+
+#[tokio::test]
+async fn who_may_list_need_not_be_who_may_pull() {
+    let (upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let alice = token(&daemon, "alice", "wonderland", SECRET).await;
+    for url in &ways(&daemon, SECRET, &image)[..3] {
+        let hers = get_with(url, &[("authorization", &alice)]).await;
+        assert_eq!(hers.status, 200);
+    }
+    let list = format!(r#"{{"name":"{SECRET}","tags":["1"]}}"#);
+    upstream.always(tags().in_repo(SECRET), reply(200).body(list).before_auth());
+    let all = ways(&daemon, SECRET, &image);
+    for _ in 0..2 {
+        assert_eq!(get(&all[3]).await.status, 200, "the list");
+        for url in &all[..3] {
+            challenge(&get(url).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_there_for_anybody() {
+    let (_upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let name = format!("docker-hub/{PUBLIC}");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    // As cosign asks, and whoever wants to know whether a tag exists.
+    let missing = get(daemon.manifest_url(&name, "sha256-0.sig")).await;
+    assert_error(&missing, 404, "MANIFEST_UNKNOWN");
+    let blob = get(daemon.blob_url(&name, &digest)).await;
+    assert_eq!(blob.status, 404, "{}", blob.text());
+    let referrers = get(format!("{}/v2/{name}/referrers/{digest}", daemon.url())).await;
+    assert_eq!(referrers.status, 200, "{}", referrers.text());
+    // And says nothing of what is.
+    assert_manifest(&get(daemon.manifest_url(&name, "1")).await, &image, false);
+}
+
+#[tokio::test]
+async fn callers_cost_the_upstream_little_and_cannot_turn_it_against_others() {
+    let (upstream, builder, image) = start().await;
+    let daemon = builder.start().await;
+    let secret = &ways(&daemon, SECRET, &image)[0];
+    for _ in 0..3 {
+        let asked = (0..20).map(|_| get(secret));
+        for answer in futures_util::future::join_all(asked).await {
+            challenge(&answer);
+        }
+    }
+    let asked = upstream.count_of(&manifests());
+    assert!(asked <= 2, "{asked}: {:#?}", upstream.summary());
+
+    // Logins of ours are nobody else's business.
+    daemon.user("carol", "correct horse").await;
+    let robot = daemon.robot("ci", &["pull:*"]).await;
+    upstream.forget_requests();
+    let mirror = format!("{}/mirror/v2/{SECRET}/manifests/1?ns=docker.io", daemon.url());
+    for shown in [
+        basic("carol", "correct horse"),
+        basic("carol", "a typo"),
+        basic("ci", &robot),
+        basic("anybody", &robot),
+    ] {
+        challenge(&get_with(&mirror, &[("authorization", &shown)]).await);
+    }
+    let sent = upstream.count_of(&any().and(|asked| asked.header("authorization").starts_with("Basic ")));
+    assert_eq!(sent, 0, "{:#?}", upstream.summary());
+
+    // A guess that the token service holds against the guesser stops nobody else.
+    let guessed =
+        |asked: &Asked| asked.header("authorization").starts_with("Basic ") && asked.path == "/token";
+    upstream.always(
+        any().and(guessed),
+        reply(429).header("retry-after", "60").before_auth(),
+    );
+    let query = "service=wharfinger";
+    let limited = daemon.token(query, &basic("docker-hub/alice", "guess")).await;
+    assert_eq!(limited.status, 429);
+    let public = &ways(&daemon, PUBLIC, &image)[1];
+    upstream.behave();
+    upstream.require_bearer(door());
+    assert_manifest(&get(public).await, &image, false);
 }

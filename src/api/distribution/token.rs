@@ -196,7 +196,7 @@ async fn prove_by_form(asking: &mut Asking<'_>, wanted: &Wanted) -> Result<(), F
     match proved {
         Ok(caller) => {
             asking.caller = caller;
-            Box::pin(asking.try_upstream_login(&Route::Token)).await?;
+            Box::pin(asking.prove_at_upstream(&Route::Token)).await?;
         }
         Err(error) => {
             asking.note_unproved(&shown, &error);

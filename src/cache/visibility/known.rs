@@ -112,7 +112,7 @@ impl Shared {
     }
 
     /// An anonymous caller could read it, and no longer can.
-    pub(super) async fn note_private(&self, place: &Place) {
+    pub(in crate::cache) async fn note_private(&self, place: &Place) {
         let Some(seen) = self.seen(place).await.filter(|seen| seen.private_since.is_none()) else {
             return;
         };

@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
+use super::errand::Guise;
 use super::logins::{ANONYMOUS, LoginName, LoginState};
 use super::observer::Observer;
 use super::offline::Offline;
@@ -277,9 +278,13 @@ impl Login {
         matches!(self.source, Source::Nobody | Source::Stranger)
     }
 
-    /// Whether nothing may show that it is us.
-    pub(super) fn is_stranger(&self) -> bool {
-        matches!(self.source, Source::Stranger | Source::Caller(_))
+    /// As whom it is shown.
+    pub(super) fn guise(&self) -> Guise {
+        match self.source {
+            Source::Stranger => Guise::Stranger,
+            Source::Caller(_) => Guise::Caller,
+            Source::Nobody | Source::Fixed(_) | Source::Asked(_) => Guise::Own,
+        }
     }
 
     /// Whether it may give a token for the registry itself.
