@@ -298,6 +298,12 @@ fn hosted_told(error: &HostedError) -> Told {
         E::ManifestUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
         E::BlobUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
         E::UploadUnknown => Told::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+        // Those of a push that runs end within seconds.
+        E::TooManyUploads(_) => Told::retry(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            RETRY_TROUBLE,
+        ),
         E::UploadBusy => Told::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
         E::UploadRange(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
         E::DigestInvalid(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),

@@ -27,7 +27,7 @@ use crate::registry::{
     Door, Hosted, Mutability, Names, Ours, OwnAddresses, Registry, Settings, Template, Templates, lifecycle,
 };
 use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
-use crate::storage::Storage;
+use crate::storage::{Storage, UploadRules};
 use crate::telemetry::{AccessLog, AuditLog, Metrics, PullsLeft, start_logging};
 use crate::transfer::{Transfers, Uploads};
 use crate::upstream::{
@@ -115,7 +115,9 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let (index, blobs, uploads) = (
         storage.index.clone(),
         storage.blobs.clone(),
-        storage.uploads.clone(),
+        storage.uploads.clone().held_to(UploadRules {
+            most: config.hosted.max_uploads,
+        }),
     );
     let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);
     let hosted = Hosted::new(

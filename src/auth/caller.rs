@@ -1,6 +1,7 @@
 //! Who asks, as proved, with all that says what they may. Made by [`Authenticator`](super::Authenticator) once a request,
 //! asked about by [`Rights`](super::Rights).
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::identity::Identity;
@@ -86,7 +87,20 @@ impl Caller {
         })
     }
 
-    /// One word for whom an upload belongs to, or a limit is counted for: kind and name; empty for nobody.
+    /// One word for whom a limit is counted: itself, or of nobody in particular the address. `None` for nobody without one.
+    pub fn counted(&self, from: Option<IpAddr>) -> Option<String> {
+        match (self.is_anonymous(), from) {
+            (false, _) => Some(self.key()),
+            // A host has as many addresses of a /64 as it likes.
+            (true, Some(IpAddr::V6(v6))) => {
+                Some(format!("{}/64", Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64))))
+            }
+            (true, Some(v4)) => Some(v4.to_string()),
+            (true, None) => None,
+        }
+    }
+
+    /// One word for whom an upload belongs to: kind and name; empty for nobody.
     pub fn key(&self) -> String {
         if self.is_anonymous() {
             return String::new();

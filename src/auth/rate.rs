@@ -45,15 +45,7 @@ impl RequestRate {
         if !self.is_on() {
             return None;
         }
-        let key = match (caller.is_anonymous(), from) {
-            (false, _) => caller.key(),
-            // A host has as many addresses of a /64 as it likes.
-            (true, Some(IpAddr::V6(v6))) => {
-                format!("{}/64", std::net::Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)))
-            }
-            (true, Some(v4)) => v4.to_string(),
-            (true, None) => return None,
-        };
+        let key = caller.counted(from)?;
         let due = self.due.get_with(key, Arc::default);
         let now = u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
         let most = self

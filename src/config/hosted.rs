@@ -19,6 +19,8 @@ pub struct HostedConfig {
     pub collect_interval: Duration,
     /// An upload that nobody goes on with is given up after this.
     pub upload_timeout: Duration,
+    /// Uploads that may be open at once for one identity, or one address without a login; zero is any number.
+    pub max_uploads: usize,
     /// From one run over the lifecycle policies to the next.
     pub retention_interval: Duration,
     /// First components of names that no upstream is asked for.
@@ -72,6 +74,7 @@ impl HostedConfig {
         let grace = span(&mut reader, "grace", Duration::from_hours(24));
         let collect_interval = span(&mut reader, "collect_interval", Duration::from_hours(24));
         let upload_timeout = span(&mut reader, "upload_timeout", Duration::from_hours(24));
+        let max_uploads = reader.take("max_uploads", |entry| entry.count_from(0));
         let retention_interval = span(&mut reader, "retention_interval", Duration::from_hours(24));
         let namespaces = reader.take("namespaces", |entry| {
             entry.list(|item| {
@@ -98,6 +101,7 @@ impl HostedConfig {
             grace,
             collect_interval,
             upload_timeout,
+            max_uploads: max_uploads.unwrap_or(1000),
             retention_interval,
             namespaces: namespaces.unwrap_or_default(),
             templates,

@@ -125,6 +125,7 @@ pub(super) const HOSTED: &[&str] = &[
     "grace",
     "collect_interval",
     "upload_timeout",
+    "max_uploads",
     "retention_interval",
     "namespaces",
     "template",

@@ -19,7 +19,7 @@ pub use crate::cache::{Answer, CacheStatus, Error, ErrorKind, Outcome, TagsPage}
 pub use crate::repository::StoredManifest;
 pub use crate::repository::hosted::{
     Error as HostedError, Hosted, HostedRepository, Mutability, Pushed, Pushing, RepositoryReport,
-    RetentionPreview, Settings, key_of,
+    RetentionPreview, Settings, Uploader, key_of,
 };
 pub use crate::storage::{BlobReader, ReadError, Upload, UploadId};
 pub use hosted::{Intent, Located, Lost, Template, Templates};

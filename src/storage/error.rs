@@ -70,6 +70,9 @@ pub enum Error {
     /// A repository would hold more than this many bytes, which are its quota.
     #[error("the repository's quota of {0} bytes is used up")]
     Quota(u64),
+    /// So many upload sessions are open for one already.
+    #[error("{0} uploads are open")]
+    TooManyUploads(usize),
     /// What was to be put into a hosted repository found it gone, or another one of its name.
     #[error("the repository is no more")]
     RepositoryGone,

@@ -50,7 +50,7 @@ pub use rebuild::{Rebuilt, rebuild};
 pub use space::{Account, NoRoom, Reservation, Space, Usage, allocated};
 pub use tail::Tail;
 pub use through::{NextPiece, Pieces, Refetch};
-pub use uploads::{NotHad, Upload, UploadId, UploadState, Uploads};
+pub use uploads::{NewUpload, NotHad, Upload, UploadId, UploadRules, UploadState, Uploads};
 
 use layout::Layout;
 use partial::Partials;

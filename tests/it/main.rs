@@ -66,6 +66,7 @@ mod restart;
 mod resume;
 mod retention;
 mod scene;
+mod sessions;
 mod sparse;
 mod stale;
 mod steps;

@@ -14,7 +14,7 @@ use crate::api::rescue::Failure;
 use crate::api::route::{Target, UploadStep};
 use crate::auth::action::Action;
 use crate::oci::{Algorithm, Digest};
-use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId};
+use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId, Uploader};
 
 static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -42,16 +42,20 @@ pub(in crate::api) async fn begin(
         (None, Some("sha256") | None) => Algorithm::Sha256,
         (None, Some(_)) => return Err(Failure::Algorithm),
     };
-    let (hosted, owner) = (asking.shared.registry.hosted(), asking.caller.key());
+    let hosted = asking.shared.registry.hosted();
+    let uploader = Uploader {
+        owner: asking.caller.key(),
+        counted: asking.caller.counted(asking.from()).unwrap_or_default(),
+    };
     if let Some(digest) = whole {
         asking.exchange.digest = Some(digest);
         let mut body = Incoming::of(asking);
-        let begun = hosted.begin_whole(repository, &owner, &digest, body.announced());
+        let begun = hosted.begin_whole(repository, uploader, &digest, body.announced());
         let upload = begun.await.map_err(Failure::Hosted)?;
         let upload = take_in(asking, repository, upload, &mut body, (None, Some(&digest))).await?;
         return finish(asking, repository, target, upload, &digest).await;
     }
-    let begun = hosted.begin_upload(repository, &owner, algorithm, None);
+    let begun = hosted.begin_upload(repository, uploader, algorithm);
     let upload = begun.await.map_err(Failure::Hosted)?;
     let reply = going_on(StatusCode::ACCEPTED, target, &upload);
     hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;

@@ -21,6 +21,9 @@ pub enum Error {
     /// No such upload session, or one of somebody else.
     #[error("there is no such upload: it has ended, or was given up for too long")]
     UploadUnknown,
+    /// So many upload sessions are open already, for one identity or address.
+    #[error("{0} uploads of yours are open, which is the most: end or cancel one of them first")]
+    TooManyUploads(usize),
     /// Another request works on the upload session.
     #[error("another request works on this upload")]
     UploadBusy,

@@ -35,7 +35,7 @@ use naming::Naming;
 pub use report::{Expiring, Holdings, RepositoryReport, RetentionPreview};
 pub use retention::Expired;
 pub use settings::Settings;
-pub use uploads::Finished;
+pub use uploads::{Finished, Uploader};
 
 /// How many repositories are remembered.
 const KNOWN: u64 = 100_000;
@@ -274,6 +274,7 @@ impl From<StorageError> for Error {
             StorageError::NoRoom(_) => Self::NoRoom,
             StorageError::Quota(quota) => Self::Quota(quota),
             StorageError::RepositoryGone => Self::NameUnknown,
+            StorageError::TooManyUploads(most) => Self::TooManyUploads(most),
             StorageError::WrongDigest { actual, .. } => Self::DigestInvalid(actual),
             other => Self::Storage(other),
         }

@@ -24,6 +24,13 @@ pub(super) fn sha(bytes: &[u8]) -> Digest {
     Hasher::digest(Algorithm::Sha256, bytes)
 }
 
+fn ann() -> Uploader {
+    Uploader {
+        owner: "ann".to_owned(),
+        counted: "ann".to_owned(),
+    }
+}
+
 impl Scene {
     async fn with(settings: Settings) -> Self {
         let root = tempfile::tempdir().unwrap();
@@ -53,9 +60,7 @@ impl Scene {
 
     pub(super) async fn upload(&self, bytes: &'static [u8]) -> Result<Digest, Error> {
         let hosted = &self.hosted;
-        let upload = hosted
-            .begin_upload(&self.app, "ann", Algorithm::Sha256, None)
-            .await?;
+        let upload = hosted.begin_upload(&self.app, ann(), Algorithm::Sha256).await?;
         let upload = hosted.append(upload, bytes.into()).await?;
         let finished = hosted.finish_upload(&self.app, upload, &sha(bytes)).await?;
         assert_eq!(finished.size, bytes.len() as u64);
@@ -138,7 +143,7 @@ async fn a_wrong_digest_ends_the_session_and_another_owner_never_sees_it() {
     let scene = Scene::new().await;
     let hosted = &scene.hosted;
     let upload = hosted
-        .begin_upload(&scene.app, "ann", Algorithm::Sha256, None)
+        .begin_upload(&scene.app, ann(), Algorithm::Sha256)
         .await
         .unwrap();
     let id = upload.id();
@@ -439,7 +444,7 @@ async fn what_a_removal_left_behind_is_nobodys() {
     drop(
         scene
             .hosted
-            .begin_upload(&scene.app, "ann", Algorithm::Sha256, None)
+            .begin_upload(&scene.app, ann(), Algorithm::Sha256)
             .await
             .unwrap(),
     );

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::oci::{Algorithm, Digest};
-use crate::storage::{NotHad, Proof, Upload, UploadId, UploadState};
+use crate::storage::{NewUpload, NotHad, Proof, Upload, UploadId, UploadState};
 
 use super::blobs::{blocking, detached};
 use super::{Error, Hosted, HostedRepository};
@@ -23,29 +23,56 @@ pub struct Finished {
     pub size: u64,
 }
 
+/// Who uploads.
+#[derive(Clone, Debug)]
+pub struct Uploader {
+    /// Who alone may go on with the session.
+    pub owner: String,
+    /// For whom open sessions are counted: the same, or of nobody in particular the address.
+    pub counted: String,
+}
+
 impl Hosted {
-    /// Begins an upload session of `owner`. `size`, if the client says it, is reserved.
+    /// Begins an upload session.
+    ///
+    /// # Errors
+    /// `TooManyUploads`.
     pub async fn begin_upload(
         &self,
         repository: &HostedRepository,
-        owner: &str,
+        uploader: Uploader,
+        algorithm: Algorithm,
+    ) -> Result<Upload, Error> {
+        self.begin(repository, uploader, algorithm, None).await
+    }
+
+    async fn begin(
+        &self,
+        repository: &HostedRepository,
+        uploader: Uploader,
         algorithm: Algorithm,
         size: Option<u64>,
     ) -> Result<Upload, Error> {
-        let (uploads, key) = (self.shared.uploads.clone(), repository.key.clone());
-        let owner = owner.to_owned();
-        blocking(move || Ok(uploads.begin(&key, &owner, algorithm, size)?)).await
+        let new = NewUpload {
+            repository: repository.key.to_string(),
+            owner: uploader.owner,
+            counted: uploader.counted,
+            algorithm,
+            size,
+        };
+        let uploads = self.shared.uploads.clone();
+        blocking(move || Ok(uploads.begin(new)?)).await
     }
 
     /// Begins one that is never told to its client, since this request brings all of it: dropped, it is gone. `size`, if
     /// the client says it, is reserved.
     ///
     /// # Errors
-    /// `Quota` and `NoRoom`, when so much does not fit.
+    /// `TooManyUploads`; `Quota` and `NoRoom`, when so much does not fit.
     pub async fn begin_whole(
         &self,
         repository: &HostedRepository,
-        owner: &str,
+        uploader: Uploader,
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<Upload, Error> {
@@ -53,7 +80,7 @@ impl Hosted {
             self.within_quota(repository, size.unwrap_or(0)).await?;
         }
         let algorithm = digest.algorithm();
-        let mut upload = self.begin_upload(repository, owner, algorithm, size).await?;
+        let mut upload = self.begin(repository, uploader, algorithm, size).await?;
         upload.is_nameless();
         Ok(upload)
     }

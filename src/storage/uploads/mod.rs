@@ -5,12 +5,12 @@
 //! what was synced: after a power cut that is all that counts.
 
 mod id;
+mod known;
 mod record;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -27,24 +27,31 @@ use crate::oci::Algorithm;
 use super::error::Error;
 use super::hasher::Hasher;
 use super::layout::Layout;
-use super::partial::{self, boot};
+use super::partial;
 use super::space::{Account, Reservation, Space};
+use known::{Known, Rest, Slot};
 use record::Record;
 
-/// A session at rest.
-struct Rest {
-    record: Record,
-    room: Reservation,
+/// What a client begins.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// The key of the repository that it is for.
+    pub repository: String,
+    /// Who alone may go on with it.
+    pub owner: String,
+    /// Whom it is counted for.
+    pub counted: String,
+    /// What its blob is to be named by.
+    pub algorithm: Algorithm,
+    /// Its bytes, if the client said how many.
+    pub size: Option<u64>,
 }
 
-enum Slot {
-    Resting(Box<Rest>),
-    /// A request has it.
-    Taken {
-        repository: String,
-        /// Ends with what it holds.
-        until: watch::Receiver<()>,
-    },
+/// What is asked of sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UploadRules {
+    /// How many may be open for one identity or address; zero is any number.
+    pub most: usize,
 }
 
 /// Why a session cannot be had.
@@ -65,7 +72,7 @@ pub struct UploadState {
     pub repository: String,
     /// Bytes that are here.
     pub size: u64,
-    /// When it was last written to.
+    /// When bytes last came, or else when it began: being asked about does not keep it.
     pub at: Timestamp,
 }
 
@@ -73,28 +80,39 @@ pub struct UploadState {
 #[derive(Clone)]
 pub struct Uploads {
     shared: Arc<Shared>,
+    rules: UploadRules,
 }
 
 struct Shared {
     layout: Arc<Layout>,
     space: Arc<Space>,
-    known: Mutex<HashMap<UploadId, Slot>>,
+    known: Mutex<Known>,
 }
 
 impl Shared {
-    fn known(&self) -> MutexGuard<'_, HashMap<UploadId, Slot>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, id: UploadId) -> PathBuf {
         self.layout.uploads().join(id.to_string())
     }
+
+    /// The file of a new session, and its room.
+    fn make(&self, id: UploadId, size: Option<u64>) -> Result<(File, Reservation), Error> {
+        let room = self.space.reserve(Account::Hosted, size.unwrap_or(0));
+        let room = room.map_err(Error::NoRoom)?;
+        let path = self.path(id);
+        let mut new = File::options();
+        let file = new.read(true).write(true).create_new(true).open(&path);
+        Ok((file.map_err(Error::at(&path))?, room))
+    }
 }
 
 impl Uploads {
     /// Takes in what an earlier process left: sessions with a sound record; the others are removed.
     pub(in crate::storage) fn recover(layout: Arc<Layout>, space: Arc<Space>) -> Result<Self, Error> {
-        let mut known = HashMap::new();
+        let mut known = Known::default();
         let folder = layout.uploads();
         for entry in fs::read_dir(&folder).map_err(Error::at(&folder))? {
             let path = entry.map_err(Error::at(&folder))?.path();
@@ -113,7 +131,8 @@ impl Uploads {
             match id.zip(Record::read(&path, length)) {
                 Some((id, record)) => {
                     let room = space.adopt(Account::Hosted, blocks);
-                    known.insert(id, Slot::Resting(Box::new(Rest { record, room })));
+                    let counted = record.counted().to_owned();
+                    known.enter(id, &counted, Slot::Resting(Box::new(Rest { record, room })), 0);
                 }
                 None => partial::remove(&path),
             }
@@ -125,51 +144,35 @@ impl Uploads {
         };
         Ok(Self {
             shared: Arc::new(shared),
+            rules: UploadRules::default(),
         })
     }
 
-    /// Begins a session of `owner` for `repository`, whose blob is to be named by `algorithm`. Blocking.
+    /// The same ones, held to `rules`.
+    #[must_use]
+    pub fn held_to(self, rules: UploadRules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Begins a session. Blocking.
     ///
     /// # Errors
-    /// `NoRoom` when `size`, if the client said it, does not fit.
-    pub fn begin(
-        &self,
-        repository: &str,
-        owner: &str,
-        algorithm: Algorithm,
-        size: Option<u64>,
-    ) -> Result<Upload, Error> {
-        let shared = self.shared.clone();
-        let room = shared.space.reserve(Account::Hosted, size.unwrap_or(0));
-        let room = room.map_err(Error::NoRoom)?;
-        let id = UploadId::random();
-        let path = shared.path(id);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(Error::at(&path))?;
-        let now = Timestamp::now();
-        let record = Record {
-            repository: repository.to_owned(),
-            owner: owner.to_owned(),
-            algorithm: algorithm.name().to_owned(),
-            size: 0,
-            hash: String::new(),
-            synced: 0,
-            synced_hash: String::new(),
-            boot: boot().to_owned(),
-            began_at: now,
-            at: now,
-        };
+    /// `TooManyUploads`, when as many are open for the same; `NoRoom` when its size, if the client said it, does not fit.
+    pub fn begin(&self, new: NewUpload) -> Result<Upload, Error> {
+        let (shared, id) = (self.shared.clone(), UploadId::random());
         let (holds, until) = watch::channel(());
         let taken = Slot::Taken {
-            repository: repository.to_owned(),
+            repository: new.repository.clone(),
             until,
         };
-        shared.known().insert(id, taken);
-        let hasher = Hasher::new(algorithm);
+        let most = self.rules.most;
+        if !shared.known().enter(id, &new.counted, taken, most) {
+            return Err(Error::TooManyUploads(most));
+        }
+        let made = shared.make(id, new.size);
+        let (file, room) = made.inspect_err(|_| shared.known().leave(id))?;
+        let hasher = Hasher::new(new.algorithm);
+        let record = Record::new(new);
         Ok(Upload::new(
             shared,
             id,
@@ -189,7 +192,7 @@ impl Uploads {
         let (holds, until) = watch::channel(());
         let rest = {
             let mut known = shared.known();
-            match known.get(&id) {
+            match known.get(id) {
                 Some(Slot::Resting(rest)) if rest.record.repository == repository => {}
                 Some(Slot::Taken { repository: its, .. }) if its == repository => {
                     return Ok(Err(NotHad::Busy));
@@ -200,7 +203,7 @@ impl Uploads {
                 repository: repository.to_owned(),
                 until,
             };
-            match known.insert(id, taken) {
+            match known.put(id, taken) {
                 Some(Slot::Resting(rest)) => *rest,
                 _ => return Ok(Err(NotHad::Unknown)),
             }
@@ -213,7 +216,7 @@ impl Uploads {
             _ => Hasher::restore(algorithm, &rest.record.hash),
         };
         let Some((file, hasher)) = opened.ok().zip(hasher) else {
-            shared.known().remove(&id);
+            shared.known().leave(id);
             partial::remove(&path);
             return Ok(Err(NotHad::Unknown));
         };
@@ -222,7 +225,7 @@ impl Uploads {
 
     /// What ends when the request that has the session lets go of it; `None` when none has it.
     pub fn until_released(&self, id: UploadId) -> Option<watch::Receiver<()>> {
-        match self.shared.known().get(&id) {
+        match self.shared.known().get(id) {
             Some(Slot::Taken { until, .. }) => Some(until.clone()),
             _ => None,
         }
@@ -231,14 +234,11 @@ impl Uploads {
     /// All sessions that no request has.
     pub fn resting(&self) -> Vec<UploadState> {
         let known = self.shared.known();
-        let resting = known.iter().filter_map(|(id, slot)| match slot {
-            Slot::Resting(rest) => Some(UploadState {
-                id: *id,
-                repository: rest.record.repository.clone(),
-                size: rest.record.size,
-                at: rest.record.at,
-            }),
-            Slot::Taken { .. } => None,
+        let resting = known.resting().map(|(id, record)| UploadState {
+            id,
+            repository: record.repository.clone(),
+            size: record.size,
+            at: record.at,
         });
         resting.collect()
     }
@@ -247,11 +247,11 @@ impl Uploads {
     /// Blocking.
     pub fn discard(&self, id: UploadId, since: Timestamp) -> Option<u64> {
         let mut known = self.shared.known();
-        let size = match known.get(&id)? {
+        let size = match known.get(id)? {
             Slot::Resting(rest) if rest.record.at <= since => rest.record.size,
             Slot::Resting(_) | Slot::Taken { .. } => return None,
         };
-        known.remove(&id);
+        known.leave(id);
         drop(known);
         partial::remove(&self.shared.path(id));
         Some(size)

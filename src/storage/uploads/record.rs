@@ -11,11 +11,16 @@ use crate::oci::Algorithm;
 use crate::storage::error::Error;
 use crate::storage::partial::{beside, boot};
 
+use super::NewUpload;
+
 /// What is known of a session beside its bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) repository: String,
     pub(super) owner: String,
+    /// Whom it is counted for; an older version wrote none.
+    #[serde(default)]
+    counted: Option<String>,
     pub(super) algorithm: String,
     /// Bytes, all of them hashed into `hash`.
     pub(super) size: u64,
@@ -24,11 +29,34 @@ pub(super) struct Record {
     pub(super) synced: u64,
     pub(super) synced_hash: String,
     pub(super) boot: String,
-    pub(super) began_at: Timestamp,
+    began_at: Timestamp,
+    /// When bytes last came.
     pub(super) at: Timestamp,
 }
 
 impl Record {
+    /// That of a session that begins.
+    pub(super) fn new(new: NewUpload) -> Self {
+        let now = Timestamp::now();
+        Self {
+            repository: new.repository,
+            owner: new.owner,
+            counted: Some(new.counted),
+            algorithm: new.algorithm.name().to_owned(),
+            size: 0,
+            hash: String::new(),
+            synced: 0,
+            synced_hash: String::new(),
+            boot: boot().to_owned(),
+            began_at: now,
+            at: now,
+        }
+    }
+
+    pub(super) fn counted(&self) -> &str {
+        self.counted.as_ref().unwrap_or(&self.owner)
+    }
+
     pub(super) fn algorithm(&self) -> Algorithm {
         match self.algorithm.as_str() {
             "sha512" => Algorithm::Sha512,

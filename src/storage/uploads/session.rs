@@ -17,9 +17,10 @@ use crate::storage::partial;
 use crate::storage::space::Reservation;
 use crate::storage::steps;
 
+use super::Shared;
 use super::id::UploadId;
+use super::known::{Rest, Slot};
 use super::record::Record;
-use super::{Rest, Shared, Slot};
 
 /// Room that a session of unknown length reserves at a time.
 const STEP: u64 = 16 * 1024 * 1024;
@@ -56,6 +57,8 @@ pub struct Upload {
     unsynced: u64,
     room: Option<Reservation>,
     limit: Option<Limit>,
+    /// Whether there is more than its record says.
+    changed: bool,
     end: End,
     /// Dropped last, it tells those who wait for the session.
     _holds: watch::Sender<()>,
@@ -78,6 +81,8 @@ impl Upload {
             file: Arc::new(file),
             hasher,
             unsynced: record.size.saturating_sub(record.synced),
+            // Of a new one nothing is written down yet.
+            changed: record.hash.is_empty(),
             record,
             room: Some(room),
             limit: None,
@@ -134,6 +139,10 @@ impl Upload {
             .write_all_at(bytes, self.record.size)
             .map_err(Error::at(&self.path))?;
         self.hasher.update(bytes);
+        self.changed = true;
+        if !bytes.is_empty() {
+            self.record.at = Timestamp::now();
+        }
         self.record.size = end;
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY {
@@ -152,7 +161,6 @@ impl Upload {
 
     fn save(&mut self) -> Result<(), Error> {
         self.record.hash = self.hasher.save();
-        self.record.at = Timestamp::now();
         self.record.save(&self.path)
     }
 
@@ -172,6 +180,7 @@ impl Upload {
             position += length as u64;
         }
         self.hasher = hasher;
+        self.changed = true;
         algorithm.name().clone_into(&mut self.record.algorithm);
         Ok(())
     }
@@ -202,7 +211,7 @@ impl Upload {
     fn forget(&mut self) {
         self.end = End::Ended;
         partial::remove(&self.path);
-        self.shared.known().remove(&self.id);
+        self.shared.known().leave(self.id);
     }
 
     /// Puts the file in its place as the blob `digest`, durably, its room counted on the hosted account. Rows come after
@@ -237,7 +246,7 @@ impl Upload {
 impl Upload {
     /// Its client has left, perhaps, and this is a thread that must not wait for the disk.
     fn go(&mut self) {
-        self.shared.known().remove(&self.id);
+        self.shared.known().leave(self.id);
         let (path, room) = (self.path.clone(), self.room.take());
         let remove = move || {
             partial::remove(&path);
@@ -258,13 +267,15 @@ impl Drop for Upload {
             End::Rests => {}
         }
         let Some(room) = self.room.take() else { return };
-        if let Err(error) = self.save() {
+        if self.changed
+            && let Err(error) = self.save()
+        {
             tracing::warn!(%error, "what an upload holds could not be written down: it ends with this process");
         }
         let rest = Rest {
             record: self.record.clone(),
             room,
         };
-        self.shared.known().insert(self.id, Slot::Resting(Box::new(rest)));
+        self.shared.known().put(self.id, Slot::Resting(Box::new(rest)));
     }
 }

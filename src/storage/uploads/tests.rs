@@ -33,6 +33,16 @@ fn scene(limit: Option<u64>) -> Scene {
     }
 }
 
+fn new(owner: &str, algorithm: Algorithm, size: Option<u64>) -> NewUpload {
+    NewUpload {
+        repository: REPO.to_owned(),
+        owner: owner.to_owned(),
+        counted: owner.to_owned(),
+        algorithm,
+        size,
+    }
+}
+
 fn again(scene: &Scene) -> Uploads {
     Uploads::recover(scene.layout.clone(), scene.space.clone()).unwrap()
 }
@@ -40,7 +50,7 @@ fn again(scene: &Scene) -> Uploads {
 #[test]
 fn a_session_goes_on_in_another_request_and_another_process() {
     let scene = scene(None);
-    let mut upload = scene.uploads.begin(REPO, "ann", Algorithm::Sha256, None).unwrap();
+    let mut upload = scene.uploads.begin(new("ann", Algorithm::Sha256, None)).unwrap();
     upload.append(b"one ").unwrap();
     let id = upload.id();
     assert_eq!(scene.uploads.take(REPO, id).unwrap().err(), Some(NotHad::Busy));
@@ -75,7 +85,7 @@ fn a_session_goes_on_in_another_request_and_another_process() {
 #[test]
 fn after_a_power_cut_what_was_synced_counts() {
     let scene = scene(None);
-    let mut upload = scene.uploads.begin(REPO, "ann", Algorithm::Sha512, None).unwrap();
+    let mut upload = scene.uploads.begin(new("ann", Algorithm::Sha512, None)).unwrap();
     upload.append(b"synced").unwrap();
     upload.sync().unwrap();
     upload.append(b" and not").unwrap();
@@ -95,7 +105,7 @@ fn after_a_power_cut_what_was_synced_counts() {
 fn files_without_a_sound_record_are_removed() {
     let scene = scene(None);
     let id = {
-        let mut upload = scene.uploads.begin(REPO, "", Algorithm::Sha256, None).unwrap();
+        let mut upload = scene.uploads.begin(new("", Algorithm::Sha256, None)).unwrap();
         upload.append(b"bytes").unwrap();
         upload.id()
     };
@@ -110,9 +120,9 @@ fn files_without_a_sound_record_are_removed() {
 #[test]
 fn room_is_taken_as_it_comes_and_given_back() {
     let scene = scene(Some(32 * 1024));
-    let refused = scene.uploads.begin(REPO, "", Algorithm::Sha256, Some(40_000));
+    let refused = scene.uploads.begin(new("", Algorithm::Sha256, Some(40_000)));
     assert!(matches!(refused.map(drop), Err(Error::NoRoom(_))));
-    let mut upload = scene.uploads.begin(REPO, "", Algorithm::Sha256, None).unwrap();
+    let mut upload = scene.uploads.begin(new("", Algorithm::Sha256, None)).unwrap();
     upload.append(&vec![1; 20_000]).unwrap();
     assert!(matches!(upload.append(&vec![1; 20_000]), Err(Error::NoRoom(_))));
     assert_eq!(upload.size(), 20_000, "what came before stays");
@@ -128,9 +138,64 @@ fn room_is_taken_as_it_comes_and_given_back() {
     assert_eq!(scene.space.usage().hosted, 0);
     let upload = scene
         .uploads
-        .begin(REPO, "", Algorithm::Sha256, Some(30_000))
+        .begin(new("", Algorithm::Sha256, Some(30_000)))
         .unwrap();
     upload.cancel();
     assert_eq!(scene.space.usage().hosted, 0);
     assert_eq!(fs::read_dir(scene.layout.uploads()).unwrap().count(), 0);
+}
+
+#[test]
+fn only_bytes_keep_a_session() {
+    let scene = scene(None);
+    let mut upload = scene.uploads.begin(new("ann", Algorithm::Sha256, None)).unwrap();
+    upload.append(b"some").unwrap();
+    let (id, path) = (upload.id(), upload.path.clone());
+    drop(upload);
+    // As if that had been long ago.
+    let began = scene.uploads.resting()[0].at;
+    let text = fs::read_to_string(beside(&path, "json")).unwrap();
+    let old = text.replace(&format!("\"at\":{}", began.0), "\"at\":5");
+    assert_ne!(old, text);
+    fs::write(beside(&path, "json"), old).unwrap();
+    let uploads = again(&scene);
+    for _ in 0..3 {
+        // Asked about, and given nothing.
+        let mut upload = uploads.take(REPO, id).unwrap().unwrap();
+        upload.append(b"").unwrap();
+        drop(upload);
+        assert_eq!(uploads.resting()[0].at, Timestamp(5));
+    }
+    uploads.take(REPO, id).unwrap().unwrap().append(b"more").unwrap();
+    assert!(uploads.resting()[0].at >= began);
+    assert_eq!(uploads.discard(id, Timestamp(5)), None);
+    // What was written down says the same.
+    assert!(again(&scene).resting()[0].at >= began);
+}
+
+#[test]
+fn so_many_are_open_for_one_and_no_more() {
+    let scene = scene(Some(64 * 1024 * 1024));
+    let uploads = scene.uploads.clone().held_to(UploadRules { most: 2 });
+    let begin = |owner| uploads.begin(new(owner, Algorithm::Sha256, None));
+    let (first, second) = (begin("ann").unwrap(), begin("ann").unwrap());
+    drop(second);
+    assert!(matches!(begin("ann").map(drop), Err(Error::TooManyUploads(2))));
+    drop(begin("bob").unwrap());
+    // What cannot begin for want of room does not count.
+    for _ in 0..3 {
+        let large = uploads.begin(new("bob", Algorithm::Sha256, Some(1 << 40)));
+        assert!(matches!(large.map(drop), Err(Error::NoRoom(_))));
+    }
+    first.cancel();
+    let mut nameless = begin("ann").unwrap();
+    nameless.is_nameless();
+    drop(nameless);
+    drop(begin("ann").unwrap());
+    // Those of an earlier process count.
+    let uploads = again(&scene).held_to(UploadRules { most: 2 });
+    let more = uploads.begin(new("ann", Algorithm::Sha256, None));
+    assert!(matches!(more.map(drop), Err(Error::TooManyUploads(2))));
+    let of_ann = uploads.resting()[0].id;
+    assert!(uploads.discard(of_ann, Timestamp::now()).is_some());
 }
