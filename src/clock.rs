@@ -29,6 +29,15 @@ impl Timestamp {
         )
     }
 
+    /// The time `span` earlier.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// In words, by the second (RFC 3339): `2026-11-21T18:00:00Z`.
     pub fn rfc3339(self) -> String {
         let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);

@@ -1,10 +1,12 @@
 //! A request while it is answered: what every handler is given. Made by `api` once the request is parsed.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::exchange::Exchange;
 use super::rescue::Failure;
-use super::route::Target;
+use super::route::{Route, Target};
 use super::{Entrance, Shared};
 use crate::auth::Caller;
 use crate::registry::{Asked, CacheStatus, Intent, Located, Lost};
@@ -24,6 +26,10 @@ pub(super) struct Asking<'a> {
     /// Who asks; nobody before that is proved.
     pub(super) caller: Caller,
     pub(super) exchange: &'a mut Exchange,
+    /// What it means.
+    pub(super) route: &'a Route<'a>,
+    /// How long ago a token that is shown may have ended.
+    pub(super) spared: Duration,
 }
 
 impl Asking<'_> {

@@ -42,11 +42,13 @@ impl Asking<'_> {
 
     /// How it came, for whoever proves.
     pub(super) fn arrival(&self) -> Arrival<'_> {
+        let now = Timestamp::now();
         Arrival {
             from: self.from(),
             private: self.is_private(),
             certificate: self.connection.certificate.as_deref().and_then(|one| one.name()),
-            now: Timestamp::now(),
+            now,
+            shown_at: now.before(self.spared),
         }
     }
 

@@ -110,6 +110,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// How long ago the head of the request came.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     pub(super) fn begin(
         shared: &Arc<Shared>,
         entrance: Entrance,

@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 
 use super::Asking;
-use super::rescue::Failure;
-use crate::server::RequestBody;
+use crate::server::{RequestBody, RequestBodyError};
 
 /// Bytes that are handed on at a time.
 const PIECE: usize = 1024 * 1024;
@@ -27,24 +26,31 @@ pub(super) enum Broken {
     TooLarge(usize),
     #[error("the request's body broke off: {0}")]
     Cut(String),
-    #[error("nothing came for {IDLE:?}")]
+    #[error("nothing more of the request's body came for a minute")]
     Idle,
+    #[error("the request's body did not come within {0:?}")]
+    Slow(Duration),
 }
 
-/// The whole body, `most` bytes of it.
-pub(super) async fn whole(asking: &mut Asking<'_>, most: usize) -> Result<Bytes, Failure> {
+/// The whole body, `most` bytes of it, within `server.body_timeout`: who sends a byte now and then holds nothing up for long.
+pub(super) async fn whole(asking: &mut Asking<'_>, most: usize) -> Result<Bytes, Broken> {
+    let limit = asking.shared.options.body_timeout;
     let mut body = Incoming::of(asking);
     if body.announced().is_some_and(|size| size > most as u64) {
-        return Err(Failure::Body(Broken::TooLarge(most)));
+        return Err(Broken::TooLarge(most));
     }
-    let mut all = BytesMut::new();
-    while let Some(piece) = body.frame().await.map_err(Failure::Body)? {
-        if all.len() + piece.len() > most {
-            return Err(Failure::Body(Broken::TooLarge(most)));
+    let gathering = async {
+        let mut all = BytesMut::new();
+        while let Some(piece) = body.frame().await? {
+            if all.len() + piece.len() > most {
+                return Err(Broken::TooLarge(most));
+            }
+            all.extend_from_slice(&piece);
         }
-        all.extend_from_slice(&piece);
-    }
-    Ok(all.freeze())
+        Ok(all.freeze())
+    };
+    let gathered = tokio::time::timeout(limit, gathering).await;
+    gathered.unwrap_or(Err(Broken::Slow(limit)))
 }
 
 /// Reads and drops the body of a request that was refused before anybody read it: a client that is still sending would
@@ -98,7 +104,7 @@ impl Incoming {
             };
             let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
             match tokio::time::timeout(IDLE, frame).await {
-                Err(_) => return Err(Broken::Idle),
+                Err(_) | Ok(Some(Err(RequestBodyError::Idle(_)))) => return Err(Broken::Idle),
                 Ok(None) => self.body = None,
                 Ok(Some(Err(error))) => return Err(Broken::Cut(error.to_string())),
                 Ok(Some(Ok(frame))) => {

@@ -10,6 +10,7 @@ mod audit;
 mod authentication;
 mod body;
 mod challenge;
+mod confirmation;
 mod deadline;
 mod distribution;
 mod exchange;
@@ -77,6 +78,8 @@ pub struct Options {
     pub data_dir: String,
     /// How long a client waits for the head of a response.
     pub answer_timeout: Duration,
+    /// How long a client may take to send a small body: a manifest, a form, JSON.
+    pub body_timeout: Duration,
     /// Whose word on the client before them is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether logins are taken where others can read them on the way.
@@ -234,6 +237,8 @@ async fn answer(
                 connection,
                 caller: Caller::anonymous(),
                 exchange: &mut exchange,
+                route,
+                spared: Duration::ZERO,
             };
             let limit = shared.options.answer_timeout;
             // For content: an operator's question may take its time.
@@ -284,12 +289,7 @@ impl Asking<'_> {
         {
             return Err(Failure::PullThrough);
         }
-        // A login of an upstream is none for what is ours.
-        let elsewhere = matches!(&located, Some(Located::PullThrough(_)))
-            || matches!(route, Route::Token | Route::Base(_));
-        if !elsewhere && self.caller.upstream_login().is_some() {
-            self.caller = Caller::anonymous();
-        }
+        self.narrow(route, located.as_ref());
         let decided = self.authorize(route, located.as_ref());
         self.note_decision(route, located.as_ref(), decided.as_ref().err());
         decided?;
@@ -374,9 +374,7 @@ impl Asking<'_> {
             Route::Blob(_, digest) => hosted::blob(self, found, digest).await,
             Route::Tags(_, page) => Box::pin(hosted::tags(self, found, target, *page)).await,
             Route::Referrers(_, digest) => Box::pin(hosted::referrers(self, found, target, digest)).await,
-            Route::PutManifest(_, reference) => {
-                Box::pin(hosted::put_manifest(self, found, target, reference)).await
-            }
+            Route::PutManifest(_, reference) => Box::pin(hosted::put_manifest(self, target, reference)).await,
             Route::DeleteManifest(_, reference) => {
                 Box::pin(hosted::delete_manifest(self, found, reference)).await
             }

@@ -269,6 +269,8 @@ fn told(failure: &Failure) -> Told {
             Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid)
         }
         Failure::Body(Broken::Idle) => Told::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+        // Of no blob: a manifest, a form, JSON.
+        Failure::Body(Broken::Slow(_)) => Told::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unknown),
         Failure::Digest(_) | Failure::Algorithm | Failure::NoDigest => {
             Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
         }

@@ -105,6 +105,15 @@ impl Asking<'_> {
         }
     }
 
+    /// A login of an upstream is none for what is ours: who shows it is nobody in particular there.
+    pub(super) fn narrow(&mut self, route: &Route<'_>, located: Option<&Located>) {
+        let elsewhere = matches!(located, Some(Located::PullThrough(_)))
+            || matches!(route, Route::Token | Route::Base(_));
+        if !elsewhere && self.caller.upstream_login().is_some() {
+            self.caller = Caller::anonymous();
+        }
+    }
+
     /// The login that a client brought for the upstream of a repository, where that is asked about callers.
     pub(super) async fn shown_for(&self, found: &Repository, target: &Target<'_>) -> Shown {
         if !found.asks_about_callers() || self.entrance == Entrance::Local {

@@ -201,6 +201,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             admin_on_main: config.server.admin_listen.is_none(),
             data_dir: config.storage.data_dir.display().to_string(),
             answer_timeout: config.server.answer_timeout,
+            body_timeout: config.server.body_timeout,
             trusted_proxies: config.server.trusted_proxies.clone(),
             allow_plain_http: config.server.allow_plain_http,
             no_logins: access::no_logins(&config, secured),

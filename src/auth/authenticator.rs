@@ -32,6 +32,8 @@ pub struct Arrival<'a> {
     pub certificate: Option<&'a str>,
     /// When.
     pub now: Timestamp,
+    /// When a token that it shows had to be good still: before `now` where a body came since.
+    pub shown_at: Timestamp,
 }
 
 /// Why nobody is proved.
@@ -196,7 +198,7 @@ impl Authenticator {
             Offered::Basic(..) if !arrival.private => Err(Unproved::Exposed),
             Offered::Basic(name, password) => self.by_password(name, password, arrival).await,
             Offered::Bearer(token) => {
-                let caller = self.by_token(token, Use::Access, arrival.now)?;
+                let caller = self.by_token(token, Use::Access, arrival)?;
                 // Everybody has the rights of nobody's token.
                 if !arrival.private && !caller.is_anonymous() {
                     return Err(Unproved::Exposed);
@@ -211,7 +213,7 @@ impl Authenticator {
         if !arrival.private {
             return Err(Unproved::Exposed);
         }
-        let mut caller = self.by_token(token, Use::Refresh, arrival.now)?;
+        let mut caller = self.by_token(token, Use::Refresh, arrival)?;
         caller.granted = None;
         Ok(caller)
     }
@@ -268,7 +270,7 @@ impl Authenticator {
         arrival: Arrival<'_>,
     ) -> Result<Caller, Unproved> {
         if let Some(issuer) = self.issuer_of(password) {
-            return self.by_id_token(issuer, password, arrival.now).await;
+            return self.by_id_token(issuer, password, arrival.shown_at).await;
         }
         if let Some(login) = self.upstreams.named(name, password) {
             return self
@@ -420,8 +422,11 @@ impl Authenticator {
         })
     }
 
-    fn by_token(&self, token: &str, purpose: Use, now: Timestamp) -> Result<Caller, Unproved> {
-        let (grant, ends) = self.tokens.verify(token, purpose, now).map_err(Unproved::Token)?;
+    fn by_token(&self, token: &str, purpose: Use, arrival: Arrival<'_>) -> Result<Caller, Unproved> {
+        let (grant, ends) = self
+            .tokens
+            .verify(token, purpose, arrival.shown_at)
+            .map_err(Unproved::Token)?;
         let void = Unproved::Token(TokenError::Void);
         // What it was made of has to be there still, and the same.
         let caller = match grant.identity.kind() {
@@ -431,7 +436,7 @@ impl Authenticator {
                 let name = grant.identity.name();
                 if let Some(login) = self.store.find(name) {
                     let same = login.identity == grant.identity && login.generation == grant.generation;
-                    if !same || !login.is_good(now) {
+                    if !same || !login.is_good(arrival.now) {
                         return Err(void);
                     }
                     let login = self.of_login(&login, None).map_err(|_| void)?;
@@ -455,7 +460,7 @@ impl Authenticator {
             }
             Kind::Upstream => {
                 let held = self.upstreams.held(grant.generation).ok_or(void)?;
-                let caller = self.of_upstream(held, now).ok_or(void)?;
+                let caller = self.of_upstream(held, arrival.now).ok_or(void)?;
                 if caller.identity != grant.identity {
                     return Err(void);
                 }

@@ -16,6 +16,8 @@ pub mod resource;
 mod rights;
 mod scope;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod token;
 mod upstream_login;
 

@@ -11,6 +11,7 @@ pub(super) const SERVER: &[&str] = &[
     "max_connections",
     "max_connections_per_address",
     "header_timeout",
+    "body_timeout",
     "max_header_size",
     "answer_timeout",
     "trusted_proxies",

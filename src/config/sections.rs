@@ -36,6 +36,8 @@ pub struct ServerConfig {
     pub max_connections_per_address: usize,
     /// How long a client may take to send the head of a request.
     pub header_timeout: Duration,
+    /// How long a client may take to send a small body: a manifest, a form, JSON.
+    pub body_timeout: Duration,
     /// Bytes of the head of a request.
     pub max_header_bytes: usize,
     /// How long a client may wait for the head of an answer before it is told that there is none.
@@ -164,6 +166,9 @@ impl ServerConfig {
             header_timeout: reader
                 .take("header_timeout", Entry::time_out)
                 .unwrap_or(Duration::from_secs(35)),
+            body_timeout: reader
+                .take("body_timeout", Entry::time_out)
+                .unwrap_or(Duration::from_mins(1)),
             max_header_bytes: reader
                 .take("max_header_size", |entry| match entry.bytes()? {
                     size if HEADER_SIZES.contains(&size) => Ok(size as usize),

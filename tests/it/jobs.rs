@@ -102,6 +102,7 @@ fn door() -> Door {
         public_url: None,
         service: String::new(),
         answer_timeout: std::time::Duration::from_secs(25),
+        body_timeout: std::time::Duration::from_mins(1),
         data_dir: String::new(),
         transfers: Arc::default(),
     };

@@ -29,7 +29,7 @@ pub(super) async fn start(asking: &mut Asking<'_>, name: &str) -> Result<Reply, 
     let mut offered = None;
     let options = if is_tar(asking.headers) {
         let offer = transfers.uploads().offer(request::incoming(asking));
-        let options = serde_json::to_vec(&offer.upload).unwrap_or_default();
+        let options = Bytes::from(serde_json::to_vec(&offer.upload).unwrap_or_default());
         offered = Some(offer);
         options
     } else {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use http::StatusCode;
@@ -10,6 +11,7 @@ use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
 use crate::api::Asking;
+use crate::api::incoming::{self, Broken};
 use crate::api::rescue::Failure;
 use crate::transfer::Incoming;
 
@@ -50,22 +52,15 @@ impl BadRequest {
     }
 }
 
-/// Reads the body of the request.
-pub(super) async fn bytes(asking: &mut Asking<'_>) -> Result<Vec<u8>, Failure> {
-    let mut all = Vec::new();
-    let Some(mut body) = asking.body.take() else {
-        return Ok(all);
-    };
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let frame = frame.map_err(|error| Failure::Request(BadRequest::Body(error.to_string())))?;
-        if let Ok(piece) = frame.into_data() {
-            if all.len() + piece.len() > MOST {
-                return Err(Failure::Request(BadRequest::TooLarge));
-            }
-            all.extend_from_slice(&piece);
-        }
-    }
-    Ok(all)
+/// Reads the body of the request, whose sender has to be somebody who may do this when all of it is here.
+pub(super) async fn bytes(asking: &mut Asking<'_>) -> Result<Bytes, Failure> {
+    let bytes = incoming::whole(asking, MOST).await.map_err(|error| match error {
+        Broken::TooLarge(_) => Failure::Request(BadRequest::TooLarge),
+        Broken::Cut(reason) => Failure::Request(BadRequest::Body(reason)),
+        Broken::Idle | Broken::Slow(_) => Failure::Body(error),
+    })?;
+    asking.confirm_operator().await?;
+    Ok(bytes)
 }
 
 /// Reads the body of the request as JSON.

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::{blobs, manifests, referrers, tags};
 use crate::api::Asking;
 use crate::api::body::Content;
+use crate::api::confirmation::Lasting;
 use crate::api::incoming;
 use crate::api::query;
 use crate::api::reply::{DigestHeaders, JSON, Reply};
@@ -56,7 +57,6 @@ pub(in crate::api) async fn blob(
 /// PUT of a manifest.
 pub(in crate::api) async fn put_manifest(
     asking: &mut Asking<'_>,
-    repository: &HostedRepository,
     target: &Target<'_>,
     reference: &Reference,
 ) -> Result<Reply, Failure> {
@@ -68,7 +68,8 @@ pub(in crate::api) async fn put_manifest(
     if tags.len() > MOST_TAGS {
         return Err(Failure::TooManyTags(MOST_TAGS));
     }
-    let bytes = incoming::whole(asking, MAX_MANIFEST_SIZE).await?;
+    let bytes = incoming::whole(asking, MAX_MANIFEST_SIZE).await;
+    let bytes = bytes.map_err(Failure::Body)?;
     let media_type = asking.headers.get(header::CONTENT_TYPE);
     let media_type = media_type
         .and_then(|value| value.to_str().ok())
@@ -79,12 +80,9 @@ pub(in crate::api) async fn put_manifest(
         media_type,
         bytes,
     };
-    let pushed = asking
-        .shared
-        .registry
-        .hosted()
-        .push_manifest(repository, pushing)
-        .await;
+    let repository = asking.confirm_push(Lasting::ToTheEnd).await?;
+    let hosted = asking.shared.registry.hosted();
+    let pushed = hosted.push_manifest(&repository, pushing).await;
     let pushed = pushed.map_err(Failure::Hosted)?;
     asking.exchange.digest = Some(pushed.digest);
     let mut reply = Reply::new(StatusCode::CREATED, Content::Empty)

@@ -98,7 +98,9 @@ pub(in crate::api) async fn issue(asking: &mut Asking<'_>) -> Result<Reply, Fail
         }));
     }
     let wanted = if form {
-        let body = incoming::whole(asking, LONGEST_FORM).await?;
+        let body = incoming::whole(asking, LONGEST_FORM)
+            .await
+            .map_err(Failure::Body)?;
         let wanted = Wanted::read(&body);
         prove_by_form(asking, &wanted).await?;
         wanted

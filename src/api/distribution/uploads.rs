@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::api::Asking;
 use crate::api::body::Content;
+use crate::api::confirmation::Lasting;
 use crate::api::incoming::Incoming;
 use crate::api::query;
 use crate::api::reply::{DigestHeaders, Reply};
@@ -53,7 +54,7 @@ pub(in crate::api) async fn begin(
         let begun = hosted.begin_whole(repository, uploader, &digest, body.announced());
         let upload = begun.await.map_err(Failure::Hosted)?;
         let upload = take_in(asking, repository, upload, &mut body, (None, Some(&digest))).await?;
-        return finish(asking, repository, target, upload, &digest).await;
+        return finish(asking, target, upload, &digest).await;
     }
     let begun = hosted.begin_upload(repository, uploader, algorithm);
     let upload = begun.await.map_err(Failure::Hosted)?;
@@ -159,7 +160,7 @@ pub(in crate::api) async fn step(
             let mut body = Incoming::of(asking);
             let end = check_range(asking, target, &upload, &body)?;
             let upload = take_in(asking, repository, upload, &mut body, (end, Some(&digest))).await?;
-            finish(asking, repository, target, upload, &digest).await
+            finish(asking, target, upload, &digest).await
         }
     }
 }
@@ -227,15 +228,22 @@ async fn take_in(
     Ok(upload)
 }
 
+/// Publishes what came.
 async fn finish(
-    asking: &Asking<'_>,
-    repository: &HostedRepository,
+    asking: &mut Asking<'_>,
     target: &Target<'_>,
     upload: Upload,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let hosted = asking.shared.registry.hosted();
-    let finished = hosted.finish_upload(repository, upload, digest).await;
+    let repository = match asking.confirm_push(Lasting::FromTheHead).await {
+        Ok(repository) => repository,
+        Err(failure) => {
+            hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+            return Err(failure);
+        }
+    };
+    let finished = hosted.finish_upload(&repository, upload, digest).await;
     finished.map_err(Failure::Hosted)?;
     Ok(created(target, digest))
 }

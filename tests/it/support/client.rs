@@ -12,7 +12,7 @@ mod raw;
 mod secure;
 
 pub use h2::{H2End, h2_get, h2_get_with};
-pub use raw::{Ending, Raw};
+pub use raw::{Ending, Head, Raw};
 pub use secure::{Secure, SecureStream};
 
 use super::soon;
