@@ -35,10 +35,10 @@ pub(super) enum Broken {
 /// The whole body, `most` bytes of it, within `server.body_timeout`: who sends a byte now and then holds nothing up for long.
 pub(super) async fn whole(asking: &mut Asking<'_>, most: usize) -> Result<Bytes, Broken> {
     let limit = asking.shared.options.body_timeout;
-    let mut body = Incoming::of(asking);
-    if body.announced().is_some_and(|size| size > most as u64) {
+    if announced(asking).is_some_and(|size| size > most as u64) {
         return Err(Broken::TooLarge(most));
     }
+    let mut body = Incoming::of(asking);
     let gathering = async {
         let mut all = BytesMut::new();
         while let Some(piece) = body.frame().await? {
@@ -60,10 +60,10 @@ pub(super) async fn spend(asking: &mut Asking<'_>) {
     if asking.headers.contains_key(http::header::EXPECT) {
         return;
     }
-    let mut body = Incoming::of(asking);
-    if body.announced().is_some_and(|size| size > SPENT) {
+    if announced(asking).is_some_and(|size| size > SPENT) {
         return;
     }
+    let mut body = Incoming::of(asking);
     let spending = async {
         let mut spent = 0;
         while let Ok(Some(piece)) = body.frame().await {
@@ -75,6 +75,12 @@ pub(super) async fn spend(asking: &mut Asking<'_>) {
     };
     // Who does not come to an end meanwhile is cut.
     let _ = tokio::time::timeout(SPENDING, spending).await;
+}
+
+/// Its length, if the client said it. What is refused for that is refused before the body is taken, so that it is
+/// [spent](spend).
+pub(super) fn announced(asking: &Asking<'_>) -> Option<u64> {
+    asking.body.as_ref().and_then(|body| body.size_hint().exact())
 }
 
 /// A body that comes in pieces.
@@ -90,11 +96,6 @@ impl Incoming {
             body: asking.body.take(),
             broken: None,
         }
-    }
-
-    /// Its length, if the client said it.
-    pub(super) fn announced(&self) -> Option<u64> {
-        self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
     async fn frame(&mut self) -> Result<Option<Bytes>, Broken> {

@@ -307,6 +307,8 @@ fn hosted_told(error: &HostedError) -> Told {
             RETRY_TROUBLE,
         ),
         E::UploadBusy => Told::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+        // Not 416, after which clients ask where to go on, and send the same again.
+        E::ShortChunk(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         E::UploadRange(_) => Told::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
         E::DigestInvalid(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
         E::ManifestInvalid(_) => Told::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),

@@ -117,6 +117,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
         storage.blobs.clone(),
         storage.uploads.clone().held_to(UploadRules {
             most: config.hosted.max_uploads,
+            min_chunk: config.hosted.min_chunk_size,
         }),
     );
     let cache = Cache::switched(storage, metrics.clone(), fill_threads, offline);

@@ -21,6 +21,8 @@ pub struct HostedConfig {
     pub upload_timeout: Duration,
     /// Uploads that may be open at once for one identity, or one address without a login; zero is any number.
     pub max_uploads: usize,
+    /// Bytes that each chunk of an upload but the last has at the least; zero is any number.
+    pub min_chunk_size: u64,
     /// From one run over the lifecycle policies to the next.
     pub retention_interval: Duration,
     /// First components of names that no upstream is asked for.
@@ -75,6 +77,7 @@ impl HostedConfig {
         let collect_interval = span(&mut reader, "collect_interval", Duration::from_hours(24));
         let upload_timeout = span(&mut reader, "upload_timeout", Duration::from_hours(24));
         let max_uploads = reader.take("max_uploads", |entry| entry.count_from(0));
+        let min_chunk_size = reader.take("min_chunk_size", Entry::bytes);
         let retention_interval = span(&mut reader, "retention_interval", Duration::from_hours(24));
         let namespaces = reader.take("namespaces", |entry| {
             entry.list(|item| {
@@ -102,6 +105,7 @@ impl HostedConfig {
             collect_interval,
             upload_timeout,
             max_uploads: max_uploads.unwrap_or(1000),
+            min_chunk_size: min_chunk_size.unwrap_or(0),
             retention_interval,
             namespaces: namespaces.unwrap_or_default(),
             templates,

@@ -127,6 +127,7 @@ pub(super) const HOSTED: &[&str] = &[
     "collect_interval",
     "upload_timeout",
     "max_uploads",
+    "min_chunk_size",
     "retention_interval",
     "namespaces",
     "template",

@@ -164,7 +164,7 @@ async fn what_cannot_fit_is_refused_while_it_comes() {
         let uri: http::Uri = url.parse().expect("a URL");
         let path = uri.path_and_query().expect("a path");
         let begin = |framing: &str| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
-        let framing = format!("Content-Length: {}", 3 * KIB * KIB + 1);
+        let framing = format!("Content-Length: {}", 9 * KIB * KIB);
         let mut raw = Raw::connect(&url).await;
         raw.write(&begin(&framing)).await;
         assert_eq!(raw.head().await.expect("an answer").status, 403, "{method}");
@@ -193,7 +193,11 @@ async fn what_cannot_fit_is_refused_while_it_comes() {
     let session = hosting.begin(APP).await;
     let range = format!("0-{}", 3 * KIB * KIB);
     let mut raw = Raw::connect(&session).await;
-    let headers = [("content-range", &*range), ("transfer-encoding", "chunked")];
+    let headers = [
+        ("content-range", &*range),
+        ("transfer-encoding", "chunked"),
+        ("expect", "100-continue"),
+    ];
     raw.ask("PATCH", &session, &headers).await;
     assert_eq!(raw.head().await.expect("an answer").status, 403);
     let bytes = random(3, 3 * KIB * KIB);

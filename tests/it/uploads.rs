@@ -59,8 +59,16 @@ async fn in_chunks_of_any_size_with_the_last_one_either_way() {
         let bytes = random(u64::from(last_by_put) + 2 * u64::from(long), 300_000);
         let digest = if long { sha512(&bytes) } else { sha256(&bytes) };
         let query = if long { "?digest-algorithm=sha512" } else { "" };
-        let mut session = hosting.begin_with(APP, query).await;
         // No least size is asked for: any is taken.
+        let begun = send(
+            Method::POST,
+            hosting.at(APP, &format!("blobs/uploads/{query}")),
+            &[],
+            "",
+        )
+        .await;
+        assert_eq!(begun.header("oci-chunk-min-length"), "");
+        let mut session = hosting.follow(&begun);
         let (mut at, sizes) = (0, [1, 70_000, 2, 100_000, 129_997]);
         for (number, size) in sizes.into_iter().enumerate() {
             let piece = &bytes[at..at + size];
@@ -74,7 +82,6 @@ async fn in_chunks_of_any_size_with_the_last_one_either_way() {
                 assert_eq!(answer.status, 202, "{}", answer.text());
                 at += size;
                 assert_eq!(answer.header("range"), format!("0-{}", at - 1));
-                assert_eq!(answer.header("oci-chunk-min-length"), "");
                 session = hosting.follow(&answer);
                 assert_at(&hosting, &session, at).await;
             }
@@ -474,4 +481,94 @@ async fn a_body_without_end_stops_at_the_room_there_is() {
     let url = closing(&hosting.at(APP, "blobs/uploads/"), &sha256(b"x"));
     let mut raw = begin_request("POST", &url, &framing).await;
     assert_eq!(raw.head().await.expect("an answer").status, 507);
+}
+
+#[tokio::test]
+async fn a_least_size_of_chunks_is_told_and_held_to() {
+    const LEAST: usize = 64 * 1024;
+    let mut hosting = Hosting::of(hosting().setting("hosted.min_chunk_size", "\"64KiB\"")).await;
+    let bytes = random(9, 3 * LEAST);
+    let begun = send(Method::POST, hosting.at(APP, "blobs/uploads/"), &[], "").await;
+    assert_eq!(begun.header("oci-chunk-min-length"), LEAST.to_string());
+    // The last may have any length, in either request, and a single one is the last.
+    for (sizes, last_by_put) in [
+        (&[LEAST, LEAST + 1, 10][..], false),
+        (&[LEAST, 10], true),
+        (&[10], false),
+        (&[10], true),
+    ] {
+        let session = hosting.begin(APP).await;
+        let (mut at, all) = (0, sizes.iter().sum::<usize>());
+        let digest = sha256(&bytes[..all]);
+        for size in sizes {
+            let piece = bytes.slice(at..at + size);
+            let is_end = last_by_put && at + size == all;
+            let answer = if is_end {
+                send(Method::PUT, closing(&session, &digest), &[], piece).await
+            } else {
+                chunk(&session, &piece, at).await
+            };
+            assert_eq!(answer.status, if is_end { 201 } else { 202 }, "{}", answer.text());
+            at += size;
+        }
+        if !last_by_put {
+            assert_eq!(finish(&session, &digest).await.status, 201);
+        }
+    }
+    // What follows a short one is not taken, in neither request and by no way of sending it; over a restart, too.
+    let mut session = hosting.begin(APP).await;
+    assert_eq!(chunk(&session, &bytes[..LEAST], 0).await.status, 202);
+    assert_eq!(
+        chunk(&session, &bytes[LEAST..2 * LEAST - 1], LEAST).await.status,
+        202
+    );
+    for restarted in [false, true] {
+        let at = 2 * LEAST - 1;
+        let more = bytes.slice(at..);
+        let digest = sha256(&bytes);
+        let refused = [
+            chunk(&session, &more, at).await,
+            send(Method::PATCH, &session, &[], more.clone()).await,
+            send(Method::PUT, closing(&session, &digest), &[], more).await,
+        ];
+        for answer in refused {
+            assert_error(&answer, 400, "BLOB_UPLOAD_INVALID");
+            assert!(
+                answer.text().contains("OCI-Chunk-Min-Length"),
+                "{}",
+                answer.text()
+            );
+            assert_at(&hosting, &session, at).await;
+        }
+        // Where it goes on comes first.
+        assert_error(
+            &chunk(&session, &bytes[..10], 0).await,
+            416,
+            "BLOB_UPLOAD_INVALID",
+        );
+        if !restarted {
+            hosting.daemon.restart().await;
+            let (_, path) = session.split_once("/v2/").expect("a path");
+            session = format!("{}/v2/{path}", hosting.daemon.url());
+        }
+    }
+    // It was the last one then.
+    let digest = sha256(&bytes[..2 * LEAST - 1]);
+    assert_eq!(send(Method::PATCH, &session, &[], "").await.status, 202);
+    assert_eq!(finish(&session, &digest).await.status, 201);
+    // A chunk that broke off and goes on is one.
+    let session = hosting.begin(APP).await;
+    let framing = format!("Content-Length: {LEAST}");
+    let mut raw = begin_request("PATCH", &session, &framing).await;
+    assert!(raw.try_write(&bytes[..1000]).await);
+    drop(raw);
+    let status = async {
+        while get(&session).await.header("range") != "0-999" {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("what was sent", status).await;
+    assert_eq!(chunk(&session, &bytes[1000..LEAST], 1000).await.status, 202);
+    assert_eq!(chunk(&session, &bytes[LEAST..], LEAST).await.status, 202);
+    assert_eq!(finish(&session, &sha256(&bytes)).await.status, 201);
 }

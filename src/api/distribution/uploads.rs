@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::api::Asking;
 use crate::api::body::Content;
 use crate::api::confirmation::Lasting;
-use crate::api::incoming::Incoming;
+use crate::api::incoming::{Incoming, announced};
 use crate::api::query;
 use crate::api::reply::{DigestHeaders, Reply};
 use crate::api::rescue::Failure;
@@ -17,6 +17,8 @@ use crate::auth::action::Action;
 use crate::oci::{Algorithm, Digest};
 use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId, Uploader};
 
+/// "Pushing a blob in chunks".
+static MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// POST: begins a session, takes the whole blob, or mounts it.
@@ -50,15 +52,18 @@ pub(in crate::api) async fn begin(
     };
     if let Some(digest) = whole {
         asking.exchange.digest = Some(digest);
-        let mut body = Incoming::of(asking);
-        let begun = hosted.begin_whole(repository, uploader, &digest, body.announced());
+        let begun = hosted.begin_whole(repository, uploader, &digest, announced(asking));
         let upload = begun.await.map_err(Failure::Hosted)?;
-        let upload = take_in(asking, repository, upload, &mut body, (None, Some(&digest))).await?;
+        let upload = take_in(asking, repository, upload, (None, Some(&digest))).await?;
         return finish(asking, target, upload, &digest).await;
     }
     let begun = hosted.begin_upload(repository, uploader, algorithm);
     let upload = begun.await.map_err(Failure::Hosted)?;
-    let reply = going_on(StatusCode::ACCEPTED, target, &upload);
+    let mut reply = going_on(StatusCode::ACCEPTED, target, &upload);
+    if hosted.min_chunk() > 0 {
+        let least = HeaderValue::from(hosted.min_chunk());
+        reply.headers.insert(&MIN_CHUNK, least);
+    }
     hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
     Ok(reply)
 }
@@ -145,11 +150,10 @@ pub(in crate::api) async fn step(
             Ok(Reply::new(StatusCode::NO_CONTENT, Content::Empty))
         }
         UploadStep::Append => {
-            let mut body = Incoming::of(asking);
-            let end = check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, repository, upload, &mut body, (end, None)).await?;
+            let end = check_range(asking, target, &upload)?;
+            let upload = take_in(asking, repository, upload, (end, None)).await?;
             let reply = going_on(StatusCode::ACCEPTED, target, &upload);
-            hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+            hosted.end_chunk(upload).await.map_err(Failure::Hosted)?;
             Ok(reply)
         }
         UploadStep::Finish => {
@@ -157,9 +161,8 @@ pub(in crate::api) async fn step(
             let digest = query::get(query, "digest").ok_or(Failure::NoDigest)?;
             let digest = digest.parse().map_err(Failure::Digest)?;
             asking.exchange.digest = Some(digest);
-            let mut body = Incoming::of(asking);
-            let end = check_range(asking, target, &upload, &body)?;
-            let upload = take_in(asking, repository, upload, &mut body, (end, Some(&digest))).await?;
+            let end = check_range(asking, target, &upload)?;
+            let upload = take_in(asking, repository, upload, (end, Some(&digest))).await?;
             finish(asking, target, upload, &digest).await
         }
     }
@@ -167,12 +170,7 @@ pub(in crate::api) async fn step(
 
 /// `Content-Range: <first>-<last>`, without a unit: the chunk has to go on where the session is. Where it is to end, when
 /// the client says so.
-fn check_range(
-    asking: &Asking<'_>,
-    target: &Target<'_>,
-    upload: &Upload,
-    body: &Incoming,
-) -> Result<Option<u64>, Failure> {
+fn check_range(asking: &Asking<'_>, target: &Target<'_>, upload: &Upload) -> Result<Option<u64>, Failure> {
     let Some(range) = asking.headers.get(header::CONTENT_RANGE) else {
         return Ok(None);
     };
@@ -184,7 +182,7 @@ fn check_range(
         let at = target.path(&format!("blobs/uploads/{}", upload.id()));
         return Err(Failure::Chunk(upload.size(), at));
     }
-    if body.announced().is_some_and(|size| size != end - first) {
+    if announced(asking).is_some_and(|size| size != end - first) {
         return Err(Failure::ContentRange);
     }
     Ok(Some(end))
@@ -206,16 +204,22 @@ fn positions(text: &str) -> Option<(u64, u64)> {
 /// Takes the body in, up to `end` and no less where that is given, for the blob `digest` where the client says so. What came
 /// of one that breaks off stays.
 async fn take_in(
-    asking: &Asking<'_>,
+    asking: &mut Asking<'_>,
     repository: &HostedRepository,
     upload: Upload,
-    body: &mut Incoming,
     (end, digest): (Option<u64>, Option<&Digest>),
 ) -> Result<Upload, Failure> {
     let hosted = asking.shared.registry.hosted();
-    let announced = body.announced().or_else(|| end?.checked_sub(upload.size()));
-    let expected = hosted.expect(repository, upload, announced, digest).await;
+    let more = announced(asking).or_else(|| end?.checked_sub(upload.size()));
+    if more != Some(0)
+        && let Err(error) = hosted.may_follow(&upload)
+    {
+        hosted.rest_upload(upload).await.map_err(Failure::Hosted)?;
+        return Err(Failure::Hosted(error));
+    }
+    let expected = hosted.expect(repository, upload, more, digest).await;
     let mut upload = expected.map_err(Failure::Hosted)?;
+    let mut body = Incoming::of(asking);
     while let Some(piece) = body.piece().await.map_err(Failure::Body)? {
         if end.is_some_and(|end| upload.size() + piece.len() as u64 > end) {
             return Err(Failure::ContentRange);

@@ -30,6 +30,12 @@ pub enum Error {
     /// The next byte of an upload is another one.
     #[error("the upload goes on at byte {0}")]
     UploadRange(u64),
+    /// Another chunk follows one that was shorter than so many bytes.
+    #[error(
+        "the chunk before was shorter than OCI-Chunk-Min-Length ({0} bytes), so nothing can follow it: end the upload, or begin \
+         another one"
+    )]
+    ShortChunk(u64),
     /// The bytes are those of another digest.
     #[error("the content is that of {0}")]
     DigestInvalid(Box<Digest>),

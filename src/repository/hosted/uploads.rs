@@ -136,14 +136,15 @@ impl Hosted {
         let Some((left, quota)) = self.left(repository).await? else {
             return Ok(upload);
         };
-        if let Some(digest) = digest
-            && self.link(&repository.key, digest).await?.is_some()
-        {
-            return Ok(upload);
-        }
-        upload.limit(left, quota);
+        let known = match digest {
+            Some(digest) => self.link(&repository.key, digest).await?,
+            None => None,
+        };
+        // More than that it cannot be.
+        let most = known.map_or(left, |link| left.max(link.size));
+        upload.limit(most, quota);
         let end = upload.size().saturating_add(more.unwrap_or(0));
-        if end > left {
+        if end > most {
             self.rest_upload(upload).await?;
             return Err(Error::Quota(quota));
         }
@@ -160,6 +161,28 @@ impl Hosted {
             Ok(upload)
         })
         .await
+    }
+
+    /// Bytes that each chunk but the last has at the least; zero is any number.
+    pub fn min_chunk(&self) -> u64 {
+        self.shared.uploads.rules().min_chunk
+    }
+
+    /// Before another chunk is taken in.
+    ///
+    /// # Errors
+    /// `ShortChunk`, when the one before had to be the last.
+    pub fn may_follow(&self, upload: &Upload) -> Result<(), Error> {
+        match self.min_chunk() {
+            least if least > 0 && upload.is_short() => Err(Error::ShortChunk(least)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets go of a session after a chunk that came whole.
+    pub async fn end_chunk(&self, mut upload: Upload) -> Result<(), Error> {
+        upload.end_chunk(self.min_chunk());
+        self.rest_upload(upload).await
     }
 
     /// Lets go of a session: the next request finds it as it is. Dropping it does the same, on the caller's thread.

@@ -52,6 +52,8 @@ pub struct NewUpload {
 pub struct UploadRules {
     /// How many may be open for one identity or address; zero is any number.
     pub most: usize,
+    /// Bytes that each chunk but the last has at the least; zero is any number.
+    pub min_chunk: u64,
 }
 
 /// Why a session cannot be had.
@@ -152,6 +154,11 @@ impl Uploads {
     #[must_use]
     pub fn held_to(self, rules: UploadRules) -> Self {
         Self { rules, ..self }
+    }
+
+    /// What they are held to.
+    pub fn rules(&self) -> UploadRules {
+        self.rules
     }
 
     /// Begins a session. Blocking.

@@ -29,6 +29,12 @@ pub(super) struct Record {
     pub(super) synced: u64,
     pub(super) synced_hash: String,
     pub(super) boot: String,
+    /// Where the last chunk that came whole ended.
+    #[serde(default)]
+    pub(super) chunks_end: u64,
+    /// It was too short to be followed by another one.
+    #[serde(default)]
+    pub(super) short: bool,
     began_at: Timestamp,
     /// When bytes last came.
     pub(super) at: Timestamp,
@@ -48,6 +54,8 @@ impl Record {
             synced: 0,
             synced_hash: String::new(),
             boot: boot().to_owned(),
+            chunks_end: 0,
+            short: false,
             began_at: now,
             at: now,
         }
@@ -72,6 +80,10 @@ impl Record {
             record.size = record.synced;
             record.hash.clone_from(&record.synced_hash);
             boot().clone_into(&mut record.boot);
+            if record.chunks_end > record.size {
+                // The rest of it comes again.
+                (record.chunks_end, record.short) = (record.size, false);
+            }
         }
         (record.size <= length).then_some(record)
     }

@@ -156,12 +156,31 @@ impl Upload {
         self.unsynced = 0;
         self.record.synced = self.record.size;
         self.record.synced_hash = self.hasher.save();
+        if self.end == End::Goes {
+            // The next process would not know that nobody comes back for it.
+            return Ok(());
+        }
         self.save()
     }
 
     fn save(&mut self) -> Result<(), Error> {
         self.record.hash = self.hasher.save();
         self.record.save(&self.path)
+    }
+
+    /// A chunk has come whole, perhaps after parts of it that broke off. One that is shorter than `least` has to be the last.
+    pub fn end_chunk(&mut self, least: u64) {
+        let length = self.record.size - self.record.chunks_end.min(self.record.size);
+        if length > 0 {
+            self.record.short = length < least;
+            self.record.chunks_end = self.record.size;
+            self.changed = true;
+        }
+    }
+
+    /// Whether the chunk before was too short for another one to follow.
+    pub fn is_short(&self) -> bool {
+        self.record.short
     }
 
     /// Hashes anew by `algorithm`, when the client names its blob by another than it said. Reads the file. Blocking.

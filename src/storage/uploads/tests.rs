@@ -1,7 +1,7 @@
 //! Sessions over a real folder.
 
 use super::*;
-use crate::storage::partial::beside;
+use crate::storage::partial::{beside, boot};
 use crate::storage::space::Bounds;
 
 struct Scene {
@@ -42,6 +42,11 @@ fn new(owner: &str, algorithm: Algorithm, size: Option<u64>) -> NewUpload {
         size,
     }
 }
+
+const TWO: UploadRules = UploadRules {
+    most: 2,
+    min_chunk: 0,
+};
 
 fn again(scene: &Scene) -> Uploads {
     Uploads::recover(scene.layout.clone(), scene.space.clone()).unwrap()
@@ -176,7 +181,7 @@ fn only_bytes_keep_a_session() {
 #[test]
 fn so_many_are_open_for_one_and_no_more() {
     let scene = scene(Some(64 * 1024 * 1024));
-    let uploads = scene.uploads.clone().held_to(UploadRules { most: 2 });
+    let uploads = scene.uploads.clone().held_to(TWO);
     let begin = |owner| uploads.begin(new(owner, Algorithm::Sha256, None));
     let (first, second) = (begin("ann").unwrap(), begin("ann").unwrap());
     drop(second);
@@ -193,9 +198,39 @@ fn so_many_are_open_for_one_and_no_more() {
     drop(nameless);
     drop(begin("ann").unwrap());
     // Those of an earlier process count.
-    let uploads = again(&scene).held_to(UploadRules { most: 2 });
+    let uploads = again(&scene).held_to(TWO);
     let more = uploads.begin(new("ann", Algorithm::Sha256, None));
     assert!(matches!(more.map(drop), Err(Error::TooManyUploads(2))));
     let of_ann = uploads.resting()[0].id;
     assert!(uploads.discard(of_ann, Timestamp::now()).is_some());
+}
+
+#[test]
+fn a_chunk_is_as_long_as_it_was_sent_in_whatever_pieces() {
+    let scene = scene(None);
+    let mut upload = scene.uploads.begin(new("ann", Algorithm::Sha256, None)).unwrap();
+    upload.end_chunk(8);
+    assert!(!upload.is_short(), "nothing is no chunk");
+    upload.append(b"broke").unwrap();
+    let id = upload.id();
+    drop(upload);
+    let mut upload = scene.uploads.take(REPO, id).unwrap().unwrap();
+    upload.append(b" off").unwrap();
+    upload.end_chunk(8);
+    assert!(!upload.is_short());
+    upload.sync().unwrap();
+    upload.append(b"last").unwrap();
+    upload.end_chunk(8);
+    assert!(upload.is_short());
+    let path = upload.path.clone();
+    drop(upload);
+    assert!(again(&scene).take(REPO, id).unwrap().unwrap().is_short());
+    // After a power cut it is not here, and comes again.
+    let text = fs::read_to_string(beside(&path, "json")).unwrap();
+    fs::write(beside(&path, "json"), text.replace(boot(), "another boot")).unwrap();
+    let mut upload = again(&scene).take(REPO, id).unwrap().unwrap();
+    assert_eq!((upload.size(), upload.is_short()), (9, false));
+    upload.append(b"last one").unwrap();
+    upload.end_chunk(8);
+    assert!(!upload.is_short());
 }
