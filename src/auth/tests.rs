@@ -29,6 +29,10 @@ impl IdentityStore for Only {
         self.0.lock().unwrap().clone()
     }
 
+    fn is_broken(&self, _: &str) -> bool {
+        false
+    }
+
     fn access_key(&self, _: &str) -> Option<(Arc<Login>, String)> {
         None
     }

@@ -154,6 +154,7 @@ async fn what_cannot_be_read_hides_the_user_of_the_file() {
         private: true,
         certificate: None,
         now,
+        shown_at: now,
     };
     let shown = |name: &str| Offered::Basic(name.to_owned(), "correct horse".to_owned());
     let (_, before) = open();

@@ -280,10 +280,22 @@ async fn a_login_there_opens_nothing_of_ours() {
         .await;
     assert_eq!(daemon.ask("GET", &url, &shown).await.status, 200);
     assert_eq!(daemon.ask("GET", &url, "").await.status, 401);
-    // It reads there, and that is all.
-    assert_eq!(daemon.push("team/app", &shown).await, 403);
-    let catalog = daemon.ask("GET", "/v2/_catalog", &shown).await;
-    assert_eq!(catalog.json()["repositories"].as_array().map(Vec::len), Some(0));
+    // It reads there, and that is all: not what is ours, though it be called like what is theirs.
+    assert_eq!(daemon.push("team/app", &shown).await, 401);
+    daemon.user("admin", "correct horse").await;
+    let admin = basic("admin", "correct horse");
+    assert_eq!(daemon.push("docker-hub/acme/ours", &admin).await, 202);
+    let ours = "/v2/docker-hub/acme/ours/tags/list";
+    assert_eq!(daemon.ask("GET", ours, &admin).await.status, 200);
+    assert_eq!(daemon.ask("GET", ours, &shown).await.status, 401);
+    assert_eq!(daemon.ask("GET", "/v2/_catalog", &shown).await.status, 401);
+    assert_eq!(daemon.ask("GET", "/api/status", &shown).await.status, 401);
+    let query = "service=wharfinger&scope=repository:docker-hub/acme/ours:pull";
+    let token = bearer(&token_of(&daemon.token(query, &shown).await));
+    assert_eq!(daemon.ask("GET", ours, &token).await.status, 401);
+    // A name alone is nobody.
+    let made_up = basic("docker-hub/octocat", "anything");
+    assert_eq!(daemon.ask("GET", &url, &made_up).await.status, 401);
 }
 
 #[tokio::test]
