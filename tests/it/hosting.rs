@@ -171,3 +171,50 @@ pub fn closing(session: &str, digest: &str) -> String {
 pub fn descriptor(digest: &str, size: usize) -> Value {
     serde_json::json!({ "mediaType": "application/octet-stream", "digest": digest, "size": size })
 }
+
+/// Sends one chunk with its range.
+pub async fn chunk(session: &str, bytes: &[u8], first: usize) -> Answer {
+    let range = format!("{first}-{}", first + bytes.len() - 1);
+    send(
+        Method::PATCH,
+        session,
+        &[("content-range", &range)],
+        bytes.to_vec(),
+    )
+    .await
+}
+
+/// Asserts that the session is at this byte.
+pub async fn assert_at(hosting: &Hosting, session: &str, size: usize) {
+    let answer = get(session).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    assert_eq!(answer.header("range"), format!("0-{}", size.saturating_sub(1)));
+    assert_eq!(hosting.follow(&answer), session);
+}
+
+/// Ends a session.
+pub async fn finish(session: &str, digest: &str) -> Answer {
+    send(Method::PUT, closing(session, digest), &[], "").await
+}
+
+/// The head of a request whose body is still to come.
+pub async fn begin_request(method: &str, url: &str, framing: &str) -> Raw {
+    let mut raw = Raw::connect(url).await;
+    let uri: http::Uri = url.parse().expect("a URL");
+    let (path, host) = (
+        uri.path_and_query().expect("a path"),
+        uri.authority().expect("a host"),
+    );
+    raw.write(&format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{framing}\r\n\r\n"
+    ))
+    .await;
+    raw
+}
+
+/// Writes a chunk as HTTP/1.1 frames it; false when the other end takes no more.
+pub async fn write_chunk(raw: &mut Raw, bytes: &[u8]) -> bool {
+    raw.try_write(format!("{:x}\r\n", bytes.len()).as_bytes()).await
+        && raw.try_write(bytes).await
+        && raw.try_write(b"\r\n").await
+}

@@ -81,7 +81,7 @@ impl Hosted {
         }
         let algorithm = digest.algorithm();
         let mut upload = self.begin(repository, uploader, algorithm, size).await?;
-        upload.is_nameless();
+        upload.make_nameless();
         Ok(upload)
     }
 

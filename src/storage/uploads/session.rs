@@ -112,7 +112,7 @@ impl Upload {
     }
 
     /// Nobody is told its name: once it is dropped, it is gone.
-    pub fn is_nameless(&mut self) {
+    pub fn make_nameless(&mut self) {
         self.end = End::Goes;
     }
 

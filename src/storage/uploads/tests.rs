@@ -194,7 +194,7 @@ fn so_many_are_open_for_one_and_no_more() {
     }
     first.cancel();
     let mut nameless = begin("ann").unwrap();
-    nameless.is_nameless();
+    nameless.make_nameless();
     drop(nameless);
     drop(begin("ann").unwrap());
     // Those of an earlier process count.
