@@ -9,6 +9,9 @@ use super::asking::Asking;
 use super::rescue::Failure;
 use crate::registry::{HostedError, HostedRepository, Located};
 
+/// No blob takes longer on its way: who holds a request open for days does not hold a token's rights with it.
+const MOST_SPARED: Duration = Duration::from_hours(12);
+
 /// What counts of a token's own span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lasting {
@@ -40,7 +43,7 @@ impl Asking<'_> {
         let route = self.route;
         self.spared = match lasting {
             Lasting::ToTheEnd => Duration::ZERO,
-            Lasting::FromTheHead => self.exchange.elapsed(),
+            Lasting::FromTheHead => self.exchange.elapsed().min(MOST_SPARED),
         };
         self.authenticate(route).await?;
         let located = match route.target() {
