@@ -135,6 +135,17 @@ impl Cache {
         Ok(size.map(|size| Answer::new(size, CacheStatus::HIT)))
     }
 
+    /// The keys of the repositories that may serve a blob, `most` at the most.
+    pub async fn kept_for(&self, digest: &Digest, most: usize) -> Result<Vec<String>, Error> {
+        let digest = *digest;
+        let read = self
+            .shared
+            .storage
+            .index
+            .read(move |index| index.cached_holders(&digest, most));
+        Ok(read.await?)
+    }
+
     async fn blob_link(&self, place: &Place, digest: &Digest) -> Result<Option<Link>, Error> {
         let link = self.shared.repositories.link(&place.key, digest).await?;
         Ok(link.filter(|link| !link.manifest))

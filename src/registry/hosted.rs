@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::cache::Error;
+use crate::cache::{Error, ErrorKind};
 use crate::config::Glob;
-use crate::oci::RepositoryName;
+use crate::oci::{Digest, RepositoryName};
 use crate::repository::hosted::{Error as HostedError, HostedRepository, Settings};
 
 use super::resolve::Asked;
@@ -12,6 +12,9 @@ use super::{Door, Registry, Repository};
 
 /// The namespace of Docker Hub's own images.
 const OFFICIAL: &str = "library";
+
+/// Upstreams' repositories that a mount is tried from that names none.
+const MOST_SOURCES: usize = 16;
 
 /// Where a name leads.
 #[derive(Clone)]
@@ -106,10 +109,31 @@ impl Registry {
         }
         let found = self.names.resolve(asked)?;
         // On the mirror door nothing of ours stands in for an upstream's image.
-        if asked.door == Door::Main && found.place().upstream.config().overlay {
-            return self.overlaid(found, intent).await;
+        let located = if asked.door == Door::Main && found.place().upstream.config().overlay {
+            self.overlaid(found, intent).await?
+        } else {
+            Located::PullThrough(found)
+        };
+        if let (Located::PullThrough(found), Intent::Read) = (&located, intent) {
+            self.keep_from(found)?;
         }
-        Ok(Located::PullThrough(found))
+        Ok(located)
+    }
+
+    /// Fails for what the mirrored upstream must not be asked for, by whatever way it is named: what nodes call `acme/app`
+    /// they ask the mirror door for, or by `ns`, and somebody else may have it there.
+    fn keep_from(&self, found: &Repository) -> Result<(), Error> {
+        let first = found.name().namespace();
+        let ours = self.namespaces.iter().any(|ours| &**ours == first);
+        if !ours || !self.names.is_mirrored(found.upstream()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::NameUnknown,
+            format!(
+                "`{first}` is a namespace of this registry (hosted.namespaces): no upstream is asked for it"
+            ),
+        ))
     }
 
     /// The hosted repository that lies over an upstream's, by the upstream's prefix and its name there.
@@ -124,6 +148,15 @@ impl Registry {
             }
             None => Located::PullThrough(found),
         })
+    }
+
+    /// Names of upstreams' repositories, by prefix, that a blob is kept for here: some, since each is asked about.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn cached_in(&self, digest: &Digest) -> Result<Vec<RepositoryName>, Error> {
+        let keys = self.cache.kept_for(digest, MOST_SOURCES).await?;
+        Ok(keys.iter().filter_map(|key| key.parse().ok()).collect())
     }
 
     /// Makes a repository that a push by `by` goes to, if a template says so.

@@ -88,6 +88,13 @@ impl Names {
         self.mirror.is_some()
     }
 
+    /// Whether those names mean this upstream, by its prefix.
+    pub(super) fn is_mirrored(&self, prefix: &str) -> bool {
+        self.mirror
+            .as_ref()
+            .is_some_and(|mirror| mirror.prefix() == prefix)
+    }
+
     /// Whether a name begins with an upstream's prefix or host, or with what can only be a host.
     pub(super) fn leads_elsewhere(&self, name: &RepositoryName) -> bool {
         let first = name.as_str().split('/').next().unwrap_or_default();

@@ -209,7 +209,10 @@ async fn a_blob_is_mounted_from_where_the_caller_may_read_it() {
     // From the cache, once it is there.
     let layer = cached.layer_digest(0);
     let from_cache = format!("mount={layer}&from=docker-hub/library/app");
-    assert_eq!(mount("acme/one", from_cache.clone()).await.status, 202);
+    let from_anywhere = format!("mount={layer}");
+    for query in [&from_cache, &from_anywhere] {
+        assert_eq!(mount("acme/one", query.clone()).await.status, 202, "{query}");
+    }
     get(hosting.at("docker-hub/library/app", &format!("blobs/{layer}")))
         .await
         .ok();
@@ -219,6 +222,7 @@ async fn a_blob_is_mounted_from_where_the_caller_may_read_it() {
         }
     };
     soon("the cached blob to be mounted", linked).await;
+    assert_eq!(mount("acme/two", from_anywhere).await.status, 201);
     upstream.refuse().await;
     assert!(get(hosting.at("acme/one", &format!("blobs/{layer}"))).await.ok() == cached.layers()[0].bytes);
     // What cannot be mounted is uploaded.

@@ -303,6 +303,40 @@ async fn names_of_ours_are_never_asked_upstream() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_is_listed_is_asked_of_no_upstream_by_no_way() {
+    let upstream = Upstream::start().await;
+    let other = Upstream::start().await;
+    let foreign = Image::simple(9, 2000);
+    for upstream in [&upstream, &other] {
+        upstream.put("acme/app", "1", &foreign);
+    }
+    upstream.put("rest/app", "1", &foreign);
+    let builder = Daemon::over(&upstream)
+        .upstream("quay", &other)
+        .setting("hosted.namespaces", "[\"acme\"]");
+    let hosting = open(builder).await;
+    let url = hosting.daemon.url();
+    for way in [
+        "v2/acme/app/manifests/1",
+        "v2/acme/app/manifests/1?ns=docker.io",
+        "v2/docker-hub/acme/app/manifests/1",
+        "v2/docker.io/acme/app/manifests/1",
+        "docker.io/v2/acme/app/manifests/1",
+        "mirror/v2/acme/app/manifests/1",
+        "mirror/v2/acme/app/manifests/1?ns=docker.io",
+        "mirror/v2/acme/app/tags/list",
+    ] {
+        let answer = get(format!("{url}/{way}")).await;
+        assert_eq!(answer.status, 404, "{way}: {}", answer.text());
+    }
+    assert!(!asked_about(&upstream, "acme/app"), "{:#?}", upstream.summary());
+    // Others of it are, and other registries' namespaces are theirs.
+    for way in ["mirror/v2/rest/app/manifests/1", "v2/quay/acme/app/manifests/1"] {
+        assert_eq!(get(format!("{url}/{way}")).await.status, 200, "{way}");
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_is_ours_by_a_push_too() {
     let upstream = Upstream::start().await;
     upstream.put("acme/other", "1", &Image::simple(9, 2000));

@@ -14,7 +14,7 @@ use crate::api::reply::{DigestHeaders, Reply};
 use crate::api::rescue::Failure;
 use crate::api::route::{Target, UploadStep};
 use crate::auth::action::Action;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::registry::{Asked, Door, HostedRepository, Intent, Located, Upload, UploadId, Uploader};
 
 /// "Pushing a blob in chunks".
@@ -30,8 +30,9 @@ pub(in crate::api) async fn begin(
     let query = asking.uri.query().unwrap_or_default();
     if let Some(digest) = query::get(query, "mount") {
         let digest = digest.parse().map_err(Failure::Digest)?;
-        if mount(asking, repository, &digest).await? {
+        if let Some(source) = mount(asking, repository, &digest).await? {
             asking.exchange.digest = Some(digest);
+            asking.note_about(format!("mounted from {source}"));
             return Ok(created(target, &digest));
         }
     }
@@ -68,63 +69,64 @@ pub(in crate::api) async fn begin(
     Ok(reply)
 }
 
-/// Whether the blob was to be had from another repository that the caller may read.
-async fn mount(asking: &Asking<'_>, repository: &HostedRepository, digest: &Digest) -> Result<bool, Failure> {
+/// Takes the blob from another repository that the caller may read, if there is one: its name.
+async fn mount(
+    asking: &Asking<'_>,
+    repository: &HostedRepository,
+    digest: &Digest,
+) -> Result<Option<RepositoryName>, Failure> {
     let query = asking.uri.query().unwrap_or_default();
     let (registry, hosted) = (&asking.shared.registry, asking.shared.registry.hosted());
-    let mut sources = Vec::new();
-    if let Some(from) = query::get(query, "from") {
-        let Ok(name) = from.parse() else { return Ok(false) };
-        let asked = Asked {
-            door: Door::Main,
-            host: None,
-            ns: None,
-            name: &name,
-        };
-        match registry.locate(&asked, Intent::Read).await {
-            // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too: by the same
-            // door, which knows what is denied there, and what is private.
-            Ok(source) if may_take(asking, &source, &from) => {
-                let had = match &source {
-                    Located::PullThrough(cached) => registry.blob_size(cached, digest).await.is_ok(),
-                    _ => true,
-                };
-                sources.extend(key(&source).filter(|_| had));
-            }
-            _ => {}
-        }
+    let names = if let Some(from) = query::get(query, "from") {
+        from.parse().into_iter().collect()
     } else {
-        for name in hosted.holders(digest).await.map_err(Failure::Hosted)? {
-            let found = hosted.repository(&name).await.map_err(Failure::Hosted)?;
-            let source = found.map(Located::Hosted);
-            let source = source.filter(|source| may_take(asking, source, name.as_str()));
-            sources.extend(source.and_then(|source| key(&source)));
-        }
-    }
-    for source in sources {
+        let mut names = hosted.holders(digest).await.map_err(Failure::Hosted)?;
+        names.extend(registry.cached_in(digest).await.map_err(Failure::Registry)?);
+        names
+    };
+    for name in names {
+        let Some(source) = source(asking, &name, digest).await else {
+            continue;
+        };
         if hosted
             .mount(repository, &source, digest)
             .await
             .map_err(Failure::Hosted)?
         {
-            return Ok(true);
+            return Ok(Some(name));
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// What the content of a repository is kept under from which the caller may take a blob.
+async fn source(asking: &Asking<'_>, name: &RepositoryName, digest: &Digest) -> Option<Arc<str>> {
+    let asked = Asked {
+        door: Door::Main,
+        host: None,
+        ns: None,
+        name,
+    };
+    let registry = &asking.shared.registry;
+    let source = registry.locate(&asked, Intent::Read).await.ok()?;
+    if !may_take(asking, &source, name.as_str()) {
+        return None;
+    }
+    match source {
+        Located::Hosted(source) => Some(source.key.clone()),
+        // What the cache keeps of an upstream's repository may be given to whoever may pull from it, too: by the same
+        // door, which knows what is denied there, and what is private.
+        Located::PullThrough(cached) => {
+            registry.blob_size(&cached, digest).await.ok()?;
+            Some(cached.key().clone())
+        }
+        Located::Absent(_) => None,
+    }
 }
 
 /// Whether the caller may pull blobs from there.
 fn may_take(asking: &Asking<'_>, source: &Located, asked: &str) -> bool {
     asking.may(Action::GetDownloadUrlForLayer, source, asked, "pull")
-}
-
-/// What the content of a repository is kept under.
-fn key(source: &Located) -> Option<Arc<str>> {
-    match source {
-        Located::Hosted(source) => Some(source.key.clone()),
-        Located::PullThrough(source) => Some(source.key().clone()),
-        Located::Absent(_) => None,
-    }
 }
 
 /// GET, PATCH, PUT and DELETE of a session.

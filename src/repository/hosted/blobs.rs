@@ -5,9 +5,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::oci::{Digest, RepositoryName};
 use crate::repository::{Key, Link};
-use crate::storage::{
-    Change, Error as StorageError, HOSTED, Index, LinkRow, Proof, Removed, StoredBlob, is_hosted,
-};
+use crate::storage::{Change, Error as StorageError, Index, LinkRow, Proof, Removed, StoredBlob};
 
 use super::{Error, Hosted, HostedRepository};
 
@@ -49,12 +47,9 @@ impl Hosted {
         let holders = self
             .shared
             .index
-            .read(move |index| index.holders(&digest, MOST_SOURCES))
+            .read(move |index| index.hosted_holders(&digest, MOST_SOURCES))
             .await?;
-        let names = holders.iter().filter(|key| is_hosted(key));
-        Ok(names
-            .filter_map(|key| key.strip_prefix(HOSTED)?.parse().ok())
-            .collect())
+        Ok(holders.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// A blob of the repository. Whoever hears that it is here may rely on that for the grace period.

@@ -269,6 +269,23 @@ impl Index {
         self.suffixes(HOLDERS, &digest.to_key(), most, read)
     }
 
+    /// The names of hosted repositories that link a content, `most` at the most.
+    pub fn hosted_holders(&self, digest: &Digest, most: usize) -> Result<Vec<String>, Error> {
+        let read = |name: &[u8]| std::str::from_utf8(name).ok().map(str::to_owned);
+        self.suffixes(HOLDERS, &with_digest(digest, HOSTED.as_bytes()), most, read)
+    }
+
+    /// The keys of others, likewise.
+    pub fn cached_holders(&self, digest: &Digest, most: usize) -> Result<Vec<String>, Error> {
+        let read = |key: &[u8]| {
+            let key = std::str::from_utf8(key)
+                .ok()
+                .filter(|key| !key.starts_with(HOSTED))?;
+            Some(key.to_owned())
+        };
+        self.suffixes(HOLDERS, &digest.to_key(), most, read)
+    }
+
     /// Whether a hosted repository may serve it.
     pub fn is_hosted(&self, digest: &Digest) -> Result<bool, Error> {
         let key = with_digest(digest, HOSTED.as_bytes());
