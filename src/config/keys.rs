@@ -151,7 +151,15 @@ pub(super) const AUTH: &[&str] = &[
     "max_requests_per_second",
 ];
 /// Keys of each `[[auth.oidc]]`.
-pub(super) const OIDC: &[&str] = &["issuer", "audience", "jwks_url", "ca_file", "claims", "scopes"];
+pub(super) const OIDC: &[&str] = &[
+    "issuer",
+    "audience",
+    "jwks_url",
+    "ca_file",
+    "token_file",
+    "claims",
+    "scopes",
+];
 pub(super) const TEMPLATE: &[&str] = &[
     "pattern",
     "description",

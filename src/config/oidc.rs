@@ -20,6 +20,8 @@ pub struct OidcConfig {
     pub jwks_url: Option<String>,
     /// Authorities of the issuer's certificate beside the usual ones (PEM).
     pub ca_file: Option<PathBuf>,
+    /// A file with a bearer token that is shown where the keys are, over HTTPS alone; read each time.
+    pub token_file: Option<PathBuf>,
     /// Claims, and the patterns that their values have to match, all of them.
     pub claims: BTreeMap<String, String>,
     /// What may be done then: `pull,push:team/*`.
@@ -58,6 +60,12 @@ impl OidcConfig {
         });
         let jwks_url = reader.take("jwks_url", url);
         let ca_file = reader.take("ca_file", Entry::readable_file);
+        let token_file = reader.take("token_file", Entry::readable_file);
+        let shown_at = jwks_url.as_ref().or(issuer.as_ref());
+        if token_file.is_some() && shown_at.is_some_and(|url| !url.starts_with("https://")) {
+            let reason = "is shown over https alone: neither jwks_url nor issuer begins so";
+            reader.fault(origin, "token_file", reason.to_owned());
+        }
         let required = [
             (
                 "issuer",
@@ -83,6 +91,7 @@ impl OidcConfig {
             audience: audience?,
             jwks_url,
             ca_file,
+            token_file,
             claims: claims?,
             scopes: scopes?,
         })

@@ -175,6 +175,7 @@ fn the_examples_of_full_are_valid() {
         .fold(String::new(), |text, line| text + line + "\n")
         .replace("/run/secrets/hub", &secret)
         .replace("/run/secrets/token", &secret)
+        .replace("/var/run/secrets/kubernetes.io/serviceaccount/token", &secret)
         .replace("/etc/wharfinger/htpasswd", &htpasswd)
         .replace("/etc/wharfinger/policy.json", &policy)
         .replace("~/.docker/config.json", &docker)

@@ -1,5 +1,7 @@
 //! Programs that prove who they are by ID tokens and certificates, what the audit log tells of them all, and how fast each
-//! may ask.
+//! may ask. The kinds of issuers that there are in the world are in `issuers`.
+
+mod issuers;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -22,13 +24,18 @@ fn now() -> u64 {
 struct Issuer {
     service: Service,
     key: EncodingKey,
+    algorithm: Algorithm,
 }
 
 impl Issuer {
     async fn start() -> Self {
         let pair = KeyPair::generate().expect("a key");
-        let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
+        Self::with(EncodingKey::from_ec_der(&pair.serialize_der()), Algorithm::ES256).await
+    }
+
+    /// One that signs with this key.
+    async fn with(key: EncodingKey, algorithm: Algorithm) -> Self {
+        let mut jwk = Jwk::from_encoding_key(&key, algorithm).expect("a public key");
         jwk.common.key_id = Some("one".to_owned());
         let set = json!({ "keys": [{ "kty": "of another time", "kid": "zero" }, jwk] });
         let service = Service::start(move |call| {
@@ -43,12 +50,16 @@ impl Issuer {
             }
         })
         .await;
-        Self { service, key }
+        Self {
+            service,
+            key,
+            algorithm,
+        }
     }
 
     /// A token of these claims beside the usual ones.
     fn token(&self, more: &Value) -> String {
-        sign(&self.key, "one", &self.claims(more))
+        sign_as(self.algorithm, &self.key, "one", &self.claims(more))
     }
 
     fn claims(&self, more: &Value) -> Value {
@@ -64,9 +75,13 @@ impl Issuer {
 }
 
 fn sign(key: &EncodingKey, id: &str, claims: &Value) -> String {
+    sign_as(Algorithm::ES256, key, id, claims)
+}
+
+fn sign_as(algorithm: Algorithm, key: &EncodingKey, id: &str, claims: &Value) -> String {
     let header = Header {
         kid: Some(id.to_owned()),
-        ..Header::new(Algorithm::ES256)
+        ..Header::new(algorithm)
     };
     jsonwebtoken::encode(&header, claims, key).expect("a token")
 }

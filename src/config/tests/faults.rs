@@ -167,6 +167,11 @@ fn every_kind_of_fault() {
             "auth.oidc[1].audience",
             "is required",
         ),
+        (
+            "[[auth.oidc]]\nissuer = \"http://a.example\"\naudience = \"b\"\nscopes = [\"pull:*\"]\nclaims = { sub = \"x\" }\ntoken_file = \"/dev/null\"",
+            "auth.oidc[1].token_file",
+            "over https alone",
+        ),
         ("listen = \"127.0.0.1:1\"", "listen", "belongs under [server]"),
         ("server = 1", "server", "write [server]"),
         ("upstream = 1", "upstream", "write [upstream.<prefix>]"),
