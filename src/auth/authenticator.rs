@@ -229,28 +229,30 @@ impl Authenticator {
         refresh: bool,
         now: Timestamp,
     ) -> Result<Issued, TokenError> {
-        let grant = |access, purpose| Grant {
-            identity: caller.identity.clone(),
-            access,
-            purpose,
-            generation: caller.generation,
-            scopes: caller.scopes.to_vec(),
-        };
-        let left = |span: Duration| match caller.ends {
+        let make = |access, purpose, span: Duration| {
+            let left = caller
+                .ends
+                .map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
             // A secret that ends does not live on in what was made of it.
-            Some(end) => span.min(Duration::from_millis(end.0.saturating_sub(now.0))),
-            None => span,
+            let ends = left.filter(|left| *left < span);
+            let grant = Grant {
+                identity: caller.identity.clone(),
+                access,
+                purpose,
+                generation: caller.generation,
+                scopes: caller.scopes.to_vec(),
+                exact: ends.is_some(),
+            };
+            let span = ends.unwrap_or(span);
+            self.tokens.make(&grant, span, now).map(|token| (token, span))
         };
-        let span = left(self.spans.access);
-        let token = self.tokens.make(&grant(access, Use::Access), span, now)?;
+        let (token, span) = make(access, Use::Access, self.spans.access)?;
         // A certificate is shown each time anyway, and nobody has nothing to come back with.
         let returns = matches!(caller.identity.kind(), Kind::User | Kind::Robot);
         let refresh = (refresh && returns)
-            .then(|| {
-                let grant = grant(Vec::new(), Use::Refresh);
-                self.tokens.make(&grant, left(self.spans.refresh), now)
-            })
-            .transpose()?;
+            .then(|| make(Vec::new(), Use::Refresh, self.spans.refresh))
+            .transpose()?
+            .map(|(token, _)| token);
         Ok(Issued {
             access: token,
             span,

@@ -77,6 +77,8 @@ pub struct Grant {
     pub generation: u64,
     /// What it is good for at the most: within each of these lists of scopes.
     pub scopes: Vec<Vec<String>>,
+    /// It ends with what it was made of: not a second later, whatever clocks say.
+    pub exact: bool,
 }
 
 /// Why a text is no token that counts here.
@@ -122,6 +124,8 @@ struct Claims {
     access: Vec<Access>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     scopes: Vec<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    exact: bool,
 }
 
 /// A token whose signature was found good.
@@ -177,6 +181,7 @@ impl Tokens {
             generation: grant.generation,
             access: grant.access.clone(),
             scopes: grant.scopes.clone(),
+            exact: grant.exact,
         };
         let key = self.keys.newest();
         let header = Header {
@@ -219,7 +224,8 @@ impl Tokens {
             known
         };
         let Verified { grant, expires, .. } = &*known;
-        if now.0 / 1000 >= expires.saturating_add(LEEWAY.as_secs()) {
+        let leeway = if grant.exact { 0 } else { LEEWAY.as_secs() };
+        if now.0 / 1000 >= expires.saturating_add(leeway) {
             return Err(TokenError::Expired);
         }
         if grant.purpose != purpose {
@@ -257,6 +263,7 @@ impl Tokens {
             purpose: claims.purpose,
             generation: claims.generation,
             scopes: claims.scopes,
+            exact: claims.exact,
         };
         Ok((grant, claims.exp))
     }

@@ -42,6 +42,7 @@ fn grant(purpose: Use) -> Grant {
         purpose,
         generation: 3,
         scopes: vec![vec!["pull:team/*".to_owned()]],
+        exact: false,
     }
 }
 
@@ -91,6 +92,17 @@ fn a_token_says_what_was_granted_until_it_expires() {
     let keys = Keys::open(source, at(0)).unwrap();
     let other = Tokens::new(Arc::new(keys), "other.example");
     assert!(other.verify(&token, Use::Access, at(1)).is_err());
+    // One that ends with what it was made of has no time beyond.
+    let last = Grant {
+        exact: true,
+        ..grant(Use::Access)
+    };
+    let ending = tokens.make(&last, FIVE, at(0)).unwrap();
+    assert!(tokens.verify(&ending, Use::Access, at(299)).is_ok());
+    assert_eq!(
+        tokens.verify(&ending, Use::Access, at(300)),
+        Err(TokenError::Expired)
+    );
     let future = tokens.make(&grant(Use::Access), FIVE, at(100)).unwrap();
     assert_eq!(
         tokens.verify(&future, Use::Access, at(0)),
@@ -143,6 +155,62 @@ fn nothing_of_it_can_be_altered() {
         );
         signature[byte] ^= 1;
     }
+}
+
+/// Whoever takes the algorithm from the token checks an HMAC with the public key, which is no secret.
+#[test]
+fn our_public_key_is_no_password() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::engine::general_purpose::STANDARD;
+    use jsonwebtoken::EncodingKey;
+
+    let source = Arc::new(Memory::default());
+    let tokens = tokens(&source);
+    let token = tokens.make(&grant(Use::Access), FIVE, at(0)).unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&BASE64.decode(claims).unwrap()).unwrap();
+    let mut header = jsonwebtoken::decode_header(&token).unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&source.load().unwrap()).unwrap();
+    let kept = hex::decode(kept[0]["key"].as_str().unwrap()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(&kept).unwrap();
+    let x = pair.public_key().as_ref().to_vec();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let der = der.as_ref().to_vec();
+    let jwk = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, BASE64.encode(&x));
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----",
+        STANDARD.encode(&der)
+    );
+    let secrets = [
+        BASE64.encode(&x).into_bytes(),
+        STANDARD.encode(&x).into_bytes(),
+        hex::encode(&x).into_bytes(),
+        x,
+        BASE64.encode(&der).into_bytes(),
+        STANDARD.encode(&der).into_bytes(),
+        der,
+        format!("{pem}\n").into_bytes(),
+        pem.into_bytes(),
+        jwk.into_bytes(),
+        Vec::new(),
+    ];
+    for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+        header.alg = algorithm;
+        for (number, secret) in secrets.iter().enumerate() {
+            let key = EncodingKey::from_secret(secret);
+            let forged = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+            assert_eq!(
+                tokens.verify(&forged, Use::Access, at(1)),
+                Err(TokenError::Invalid),
+                "{algorithm:?} {number}"
+            );
+        }
+    }
+    // The same claims, signed as ours are, count.
+    header.alg = Algorithm::EdDSA;
+    let right = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&kept)).unwrap();
+    assert!(tokens.verify(&right, Use::Access, at(1)).is_ok());
 }
 
 #[test]

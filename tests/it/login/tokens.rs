@@ -346,3 +346,46 @@ async fn whom_a_policy_denies_a_token_gets_none_however_it_asks() {
     assert_eq!(daemon.ask("GET", "/v2/", "").await.status, 401);
     assert_eq!(daemon.ask("GET", "/v2/", &alice).await.status, 403);
 }
+
+#[tokio::test]
+async fn a_token_ends_with_the_secret_that_it_was_made_of() {
+    let daemon = hosting().setting("auth.writers", r#"["*"]"#).start().await;
+    daemon.user("alice", "correct horse").await;
+    let (_, told) = daemon
+        .cli(&["token", "create", "alice", "--expires", "2s", "--json"], "")
+        .await;
+    let made: Value = serde_json::from_str(&told).expect("JSON");
+    let secret = basic("alice", made["made"]["secret"].as_str().expect("a secret"));
+    let query = "service=wharfinger&offline_token=true&scope=repository:team/app:pull,push";
+    let login = daemon.token(query, &secret).await;
+    let refresh = login.json()["refresh_token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let token = bearer(&token_of(&login));
+    assert_eq!(daemon.push("team/app", &token).await, 202);
+    soon("the secret's end", async {
+        while daemon.ask("GET", "/v2/", &secret).await.status == 200 {}
+    })
+    .await;
+    soon("the token's end", async {
+        while daemon.ask("GET", "/v2/", &token).await.status == 200 {}
+    })
+    .await;
+    let refused = daemon.ask("GET", "/v2/", &token).await;
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused.challenge.contains("error=\"invalid_token\""),
+        "{}",
+        refused.challenge
+    );
+    let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+    let url = format!("{}/token", daemon.url());
+    assert_eq!(send("POST", &url, &[], form).await.status, 401);
+    assert_eq!(daemon.token(query, &secret).await.status, 401);
+    // Whose secret it was goes on.
+    assert_eq!(
+        daemon.push("team/app", &basic("alice", "correct horse")).await,
+        202
+    );
+}
