@@ -1,7 +1,12 @@
 //! Who is it, and may they, as clients see it. Here is what the tests of that share; they are in `login/`: `tokens`,
-//! `rights` (what is refused, and how), and `identities` (what operators do to them).
+//! `rights` (what is refused, and how), `cached` (who is given what others had fetched), `proxies`, `guessing`, `htpasswd`, and
+//! `identities` (what operators do to them).
 
+mod cached;
+mod guessing;
+mod htpasswd;
 mod identities;
+mod proxies;
 mod rights;
 mod tokens;
 

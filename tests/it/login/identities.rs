@@ -108,6 +108,94 @@ async fn access_keys_open_as_names_and_passwords_do_and_are_kept_encrypted() {
 }
 
 #[tokio::test]
+async fn the_master_key_may_be_kept_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (key, away) = (folder.path().join("master.key"), folder.path().join("away"));
+    let mut daemon = hosting()
+        .setting("auth.writers", r#"["*"]"#)
+        .setting("auth.master_key_file", &format!("{key:?}"))
+        .start()
+        .await;
+    daemon.user("alice", "correct horse").await;
+    let (_, told) = daemon.cli(&["access-key", "create", "alice", "--json"], "").await;
+    let made: Value = serde_json::from_str(&told).expect("JSON");
+    let part = |name: &str| made["made"][name].as_str().expect("text").to_owned();
+    let shown = basic(&part("id"), &part("secret"));
+    assert_eq!(daemon.push("team/app", &shown).await, 202);
+    assert!(key.exists() && !daemon.data_dir().join("master.key").exists());
+    daemon.restart().await;
+    assert_eq!(daemon.push("team/app", &shown).await, 202);
+    // The data folder without it gives nothing away, nor with another one, and nothing else suffers.
+    daemon.stop().await;
+    std::fs::rename(&key, &away).expect("a key");
+    for other in [None, Some("0".repeat(64))] {
+        if let Some(other) = other {
+            std::fs::write(&key, other).expect("a file");
+        }
+        daemon.restart().await;
+        assert_eq!(daemon.push("team/app", &shown).await, 401);
+        assert_eq!(
+            daemon.push("team/app", &basic("alice", "correct horse")).await,
+            202
+        );
+    }
+    std::fs::rename(&away, &key).expect("a key");
+    daemon.restart().await;
+    assert_eq!(daemon.push("team/app", &shown).await, 202);
+}
+
+#[tokio::test]
+async fn policies_of_identities_give_and_take() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, effect: &str, pattern: &str| {
+        let path = folder.path().join(name);
+        let text = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": effect, "Action": "ecr:*", "Resource": format!("arn:aws:ecr:*:*:repository/{pattern}"),
+        }] });
+        std::fs::write(&path, text.to_string()).expect("a file");
+        path.display().to_string()
+    };
+    let allow = write("allow.json", "Allow", "team/*");
+    let deny = write("deny.json", "Deny", "other/*");
+    let daemon = hosting().setting("auth.writers", r#"["bob"]"#).start().await;
+    for name in ["alice", "bob"] {
+        daemon.user(name, "correct horse").await;
+    }
+    let (alice, bob) = (basic("alice", "correct horse"), basic("bob", "correct horse"));
+    let check = async |shown: &str, team: u16, other: u16| {
+        assert_eq!(daemon.push("team/app", shown).await, team);
+        assert_eq!(daemon.push("other/app", shown).await, other);
+    };
+    let set = async |arguments: &[&str]| {
+        let (well, told) = daemon.cli(arguments, "").await;
+        assert!(well, "{told}");
+    };
+    check(&alice, 403, 403).await;
+    check(&bob, 202, 202).await;
+    set(&["user", "set", "alice", "--policy", &allow]).await;
+    set(&["user", "set", "bob", "--policy", &deny]).await;
+    check(&alice, 202, 403).await;
+    check(&bob, 202, 403).await;
+    let denied = daemon.ask("POST", "/v2/other/app/blobs/uploads/", &bob).await;
+    assert!(denied.error().starts_with("DENIED: "), "{}", denied.error());
+    // Tokens too, those that were made before as well.
+    let query = "service=wharfinger&scope=repository:team/app:pull,push";
+    let token = bearer(&token_of(&daemon.token(query, &alice).await));
+    check(&token, 202, 403).await;
+    set(&["user", "set", "alice", "--no-policy"]).await;
+    check(&alice, 403, 403).await;
+    assert_ne!(daemon.push("team/app", &token).await, 202);
+    set(&["user", "set", "bob", "--no-policy"]).await;
+    check(&bob, 202, 202).await;
+    // One that comes with the user.
+    set(&["user", "add", "dora", "--policy", &allow]).await;
+    let (_, told) = daemon.cli(&["token", "create", "dora", "--json"], "").await;
+    let made: Value = serde_json::from_str(&told).expect("JSON");
+    let dora = basic("dora", made["made"]["secret"].as_str().expect("a secret"));
+    check(&dora, 202, 403).await;
+}
+
+#[tokio::test]
 async fn what_operators_get_wrong_is_told() {
     let daemon = hosting().start().await;
     daemon.user("alice", "correct horse").await;

@@ -128,18 +128,28 @@ async fn blobs_are_mounted_only_from_where_they_may_be_read() {
     );
 
     // A session is its owner's.
+    let seeing = basic("seeing", &daemon.robot("seeing", &["list:team/*"]).await);
     let begun = daemon.ask("POST", "/v2/team/app/blobs/uploads/", &own).await;
     assert_eq!(begun.status, 202);
-    for method in ["GET", "PATCH", "DELETE"] {
-        assert_eq!(
-            daemon.ask(method, &begun.location, &both).await.status,
-            404,
-            "{method}"
-        );
+    let theirs = b"not what its owner meant";
+    let closing = format!("{}?digest={}", begun.location, sha256(theirs));
+    for (method, location) in [
+        ("GET", &begun.location),
+        ("PATCH", &begun.location),
+        ("PUT", &closing),
+        ("DELETE", &begun.location),
+    ] {
+        let url = format!("{}{location}", daemon.url());
+        for shown in [&both, &seeing] {
+            let refused = send(method, &url, &[("authorization", shown)], *theirs).await;
+            let status = if shown == &both { 404 } else { 403 };
+            assert_eq!(refused.status, status, "{method}");
+        }
     }
+    let path = format!("/v2/team/app/blobs/{}", sha256(theirs));
+    assert_eq!(daemon.ask("HEAD", &path, &both).await.status, 404);
     assert_eq!(daemon.ask("GET", &begun.location, &own).await.status, 204);
     // The catalog shows what its reader may see.
-    let seeing = basic("seeing", &daemon.robot("seeing", &["list:team/*"]).await);
     assert_eq!(
         daemon.ask("GET", "/v2/_catalog", &seeing).await.json(),
         serde_json::json!({"repositories": ["team/app"]})
