@@ -70,6 +70,7 @@ mod resume;
 mod retention;
 mod scene;
 mod sessions;
+mod shared;
 mod slow;
 mod sparse;
 mod stale;
