@@ -97,8 +97,10 @@ impl Htpasswd {
             return false;
         }
         warn(&self.path, &users);
-        tracing::info!(path = %self.path.display(), users = users.len(), "the htpasswd file was read again");
+        let count = users.len();
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(users);
+        // Not before it is true: operators wait for this line.
+        tracing::info!(path = %self.path.display(), users = count, "the htpasswd file was read again");
         true
     }
 
