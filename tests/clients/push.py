@@ -35,6 +35,7 @@ class Push:
     name = "push"
     rights = 'anonymous = ["pull"]\nadmins = ["pusher"]'
     user = ("pusher", "a password of theirs")
+    reader = ("reader", "another password")
 
     def __init__(self, work, daemon, contents):
         self.work, self.daemon, self.contents = work, daemon, contents
@@ -52,13 +53,15 @@ class Push:
         return [
             (("crane",), "crane without a login may not push", self.denied),
             (("crane",), "crane with a wrong password may not even pull", self.wrong),
+            (("crane",), "crane with a login that may only pull hears that", self.only_pulls),
+            (("curl",), "curl pushes a blob with name and password", self.curl),
             (("skopeo", "crane"), "skopeo pushes three platforms, crane pulls", self.skopeo),
             (("skopeo",), "skopeo pushes an artifact with a zero-byte blob", self.skopeo_artifact),
             (("crane", "skopeo"), "crane pushes an image, skopeo pulls", self.crane),
             (("crane", "skopeo"), "crane copies between repositories", self.crane_copies),
             (("podman", "crane"), "podman pushes what it pulled, crane pulls", self.podman),
             (("buildah", "crane"), "buildah pushes what it built, crane pulls", self.buildah),
-            (("dockerd", "docker", "crane"), "docker pushes what it pulled, crane pulls", self.docker),
+            (("dockerd", "docker", "crane"), "docker logs in and pushes what it pulled, crane pulls", self.docker),
             (("containerd", "ctr", "skopeo"), "ctr pushes three platforms that it pulled, skopeo pulls", self.containerd),
             (("regctl", "skopeo"), "regctl pushes in chunks, skopeo pulls", self.regctl),
             (("regctl", "oras-client"), "regctl attaches an artifact, oras lists it", self.regctl_attaches),
@@ -72,6 +75,7 @@ class Push:
     def log_in(self):
         """All clients find their login where `docker login` and `podman login` would have put it."""
         self.daemon.add_user(*self.user)
+        self.daemon.add_user(*self.reader)
         self.work.log_in(**{self.daemon.address: self.user})
 
     def run(self, *command, **options):
@@ -106,12 +110,38 @@ class Push:
         self.fails("UNAUTHORIZED", env, "crane", "push", self.index, f"{self.at}/denied:1")
 
     def wrong(self):
-        place = self.work.fresh(self.name, "wrong")
-        auth = base64.b64encode(b"pusher:not it").decode()
-        (place / "config.json").write_text(json.dumps({"auths": {self.daemon.address: {"auth": auth}}}))
         layers = self.contents.layers
-        self.fails("UNAUTHORIZED", {"DOCKER_CONFIG": str(place)},
+        self.fails("UNAUTHORIZED", self.as_user("pusher", "not it"),
                    "crane", "digest", f"{self.daemon.address}/docker-hub/{layers.repository}:1")
+
+    def only_pulls(self):
+        env, layers = self.as_user(*self.reader), self.contents.layers
+        found = self.run("crane", "digest", f"{self.daemon.address}/docker-hub/{layers.repository}:1", env=env)
+        equal("digest", found.strip(), layers.top.digest)
+        self.fails("DENIED", env, "crane", "push", self.index, f"{self.at}/only-pulls:1")
+
+    def as_user(self, name, password):
+        """What a client is told of its logins, if this is the only one."""
+        place = self.work.fresh(self.name, "as-user")
+        auth = base64.b64encode(f"{name}:{password}".encode()).decode()
+        (place / "config.json").write_text(json.dumps({"auths": {self.daemon.address: {"auth": auth}}}))
+        # crane looks at podman's logins, too.
+        return {"DOCKER_CONFIG": str(place), "REGISTRY_AUTH_FILE": f"{place}/config.json"}
+
+    def curl(self):
+        place, said = self.work.fresh(self.name, "curl"), self.note.read_bytes()
+        curl = ["curl", "-sS", "--fail-with-body", "--max-time", "60", "-u", ":".join(self.user), "-o", place / "body"]
+        at = f"{self.daemon.url}/v2/pushed/curl/blobs"
+        where = self.run(*curl, "-X", "POST", "-w", "%{http_code} %header{location}", f"{at}/uploads/").split()
+        equal("status", where[0], "202")
+        mark = "&" if "?" in where[1] else "?"
+        status = self.run(
+            *curl, "-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", f"@{self.note}",
+            "-w", "%{http_code}", f"{self.daemon.url}{where[1]}{mark}digest={digest(said)}",
+        )
+        equal("status", status, "201")
+        self.run(*curl, f"{at}/{digest(said)}")
+        equal("the blob", (place / "body").read_bytes(), said)
 
     def fails(self, word, env, *command):
         try:
@@ -194,15 +224,28 @@ class Push:
         client.start()
         try:
             image, reference = self.contents.layers, f"{self.at}/docker:1"
+            # It keeps its login itself, in a place where there was none.
+            place = self.work.fresh(self.name, "docker-login")
+            env = {"DOCKER_CONFIG": str(place)}
+            login = ["login", "--username", self.user[0], "--password-stdin", self.daemon.address]
+            try:
+                client.docker(*login, env=env, said="not it")
+            except Failure as failure:
+                expect("unauthorized" in str(failure).lower(), str(failure))
+            else:
+                raise Failure("it logs in with a wrong password")
+            expect("Login Succeeded" in client.docker(*login, env=env, said=self.user[1]), "it does not say so")
+            kept = json.loads((place / "config.json").read_text())["auths"]
+            equal("logins kept", list(kept), [self.daemon.address])
             client.docker("pull", f"{image.name}:1")
             client.docker("tag", f"{image.name}:1", reference)
-            said = client.docker("push", reference)
+            said = client.docker("push", reference, env=env)
             top = self.run("crane", "digest", reference).strip()
             expect(top in said, f"{top} is not in what it said: {said[-300:]}")
             self.of_same_config(reference, image.top.config)
             # Once more to another repository: what is here is mounted.
             client.docker("tag", reference, f"{self.at}/docker-again:1")
-            client.docker("push", f"{self.at}/docker-again:1")
+            client.docker("push", f"{self.at}/docker-again:1", env=env)
             equal("digest", self.run("crane", "digest", f"{self.at}/docker-again:1").strip(), top)
             client.docker("rmi", "--force", reference, f"{self.at}/docker-again:1", f"{image.name}:1")
             client.docker("pull", reference)

@@ -66,7 +66,7 @@ class ClientCertificates:
 
 
 class Secured:
-    """curl, skopeo and crane against it."""
+    """curl, skopeo, crane and others against it."""
 
     name = "tls"
 
@@ -142,6 +142,28 @@ class Secured:
         self.run(*copy)
         raw = self.run("skopeo", "inspect", "--raw", "--cert-dir", folder, target, text=False)
         equal("the manifest", digest(raw), image.top.digest)
+
+    def regctl_pushes(self):
+        """By another library than skopeo's. (crane knows no certificates of clients, and dockerd none for loopback addresses.)"""
+        image, to = self.contents.platforms, f"{self.daemon.address}/pushed/by-certificate"
+        source = f"{self.daemon.address}/docker-hub/{image.repository}:{image.tag}"
+        # It takes texts, not files.
+        trust = ["regctl", "registry", "set", "--skip-check", "--tls", "enabled", "--cacert",
+                 self.daemon.certificate.read_text()]
+        self.run(*trust, self.daemon.address)
+        copy = ["regctl", "image", "copy", source]
+        try:
+            self.run(*copy, f"{to}:2")
+        except Failure as failure:
+            expect("unauthorized" in str(failure).lower(), str(failure))
+        else:
+            raise Failure("it pushes without a certificate")
+        clients = self.daemon.clients
+        self.run(*trust, "--client-cert", clients.certificate.read_text(), "--client-key", clients.key.read_text(),
+                 self.daemon.address)
+        self.run(*copy, f"{to}:2")
+        found = self.run("regctl", "manifest", "head", f"{to}:2").strip()
+        equal("digest", found, image.top.digest)
 
     def crane(self):
         # To loopback addresses it would speak plain http as well, but it tries https first.
