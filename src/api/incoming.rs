@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -16,8 +16,9 @@ const PIECE: usize = 1024 * 1024;
 const SPENT: u64 = 8 * 1024 * 1024;
 /// And for how long.
 const SPENDING: Duration = Duration::from_secs(5);
-/// How long a client may send nothing.
+/// How long a client may send nothing, and what it has to send in that time.
 const IDLE: Duration = Duration::from_mins(1);
+const LEAST: u64 = 16 * 1024;
 
 /// Why a body cannot be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +27,7 @@ pub(super) enum Broken {
     TooLarge(usize),
     #[error("the request's body broke off: {0}")]
     Cut(String),
-    #[error("nothing more of the request's body came for a minute")]
+    #[error("next to nothing of the request's body came for a minute")]
     Idle,
     #[error("the request's body did not come within {0:?}")]
     Slow(Duration),
@@ -83,9 +84,32 @@ pub(super) fn announced(asking: &Asking<'_>) -> Option<u64> {
     asking.body.as_ref().and_then(|body| body.size_hint().exact())
 }
 
+/// Whether a client keeps sending: a byte now and then holds a session, its file and a connection as nothing does.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How long we waited for it: what a slow disk costs is no client's fault.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// So much has come after we waited so long. Whether that is enough.
+    fn keeps_up(&mut self, bytes: u64, waited: Duration) -> bool {
+        self.bytes += bytes;
+        self.waited += waited;
+        if self.waited < IDLE {
+            return true;
+        }
+        let enough = self.bytes >= LEAST;
+        *self = Self::default();
+        enough
+    }
+}
+
 /// A body that comes in pieces.
 pub(super) struct Incoming {
     body: Option<RequestBody>,
+    pace: Pace,
     /// A failure that comes after what was read before it.
     broken: Option<Broken>,
 }
@@ -94,6 +118,7 @@ impl Incoming {
     pub(super) fn of(asking: &mut Asking<'_>) -> Self {
         Self {
             body: asking.body.take(),
+            pace: Pace::default(),
             broken: None,
         }
     }
@@ -104,6 +129,7 @@ impl Incoming {
                 return Ok(None);
             };
             let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+            let began = Instant::now();
             match tokio::time::timeout(IDLE, frame).await {
                 Err(_) | Ok(Some(Err(RequestBodyError::Idle(_)))) => return Err(Broken::Idle),
                 Ok(None) => self.body = None,
@@ -111,6 +137,9 @@ impl Incoming {
                 Ok(Some(Ok(frame))) => {
                     // Trailers say nothing here.
                     if let Ok(bytes) = frame.into_data() {
+                        if !self.pace.keeps_up(bytes.len() as u64, began.elapsed()) {
+                            return Err(Broken::Idle);
+                        }
                         return Ok(Some(bytes));
                     }
                 }
@@ -142,5 +171,28 @@ impl Incoming {
             }
         }
         Ok(Some(piece.freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_does_not_keep_up() {
+        // Bytes every so many seconds, and whether that goes on for an hour.
+        let table = [
+            (5, 50, false),
+            (1, 1, false),
+            (200, 1, false),
+            (300, 1, true),
+            (16 * 1024, 59, true),
+            (1024 * 1024, 10, true),
+        ];
+        for (bytes, seconds, goes_on) in table {
+            let (mut pace, waited) = (Pace::default(), Duration::from_secs(seconds));
+            let all = (0..3600 / seconds).all(|_| pace.keeps_up(bytes, waited));
+            assert_eq!(all, goes_on, "{bytes} every {seconds} s");
+        }
     }
 }

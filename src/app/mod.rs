@@ -165,15 +165,15 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let pinned = KeepPinned::new(cache.clone(), finder.clone(), places.clone());
     let warm = Warm::new(cache.clone(), finder.clone(), config.warm.clone());
     let (access, _access) = if config.log.access {
-        let (log, guard) =
-            AccessLog::start(json, Box::new(std::io::stdout())).context("cannot start the access log")?;
+        let (log, guard) = AccessLog::start(json, &metrics, Box::new(std::io::stdout()))
+            .context("cannot start the access log")?;
         (log, Some(guard))
     } else {
         (AccessLog::off(), None)
     };
     let (audit, _audit) = match &config.log.audit_file {
         Some(path) => {
-            let opened = AuditLog::open(path, config.log.audit_pulls);
+            let opened = AuditLog::open(path, config.log.audit_pulls, &metrics);
             let (log, guard) = opened.with_context(|| format!("log.audit_file: {}", path.display()))?;
             (log, Some(guard))
         }

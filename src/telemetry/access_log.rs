@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::line;
 use super::lines::{Lines, LinesGuard};
+use super::metrics::Metrics;
 
 /// With so many bytes waiting, the reader of the log does not keep up, and further lines are dropped and counted: a
 /// blocked log must not block pulls.
@@ -111,8 +112,13 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(json: bool, writer: Box<dyn Write + Send>) -> std::io::Result<(Self, AccessLogGuard)> {
-        let (lines, guard) = Lines::start("access-log", MOST_WAITING, writer)?;
+    pub fn start(
+        json: bool,
+        metrics: &Metrics,
+        writer: Box<dyn Write + Send>,
+    ) -> std::io::Result<(Self, AccessLogGuard)> {
+        let lost = metrics.log_lines_lost("access");
+        let (lines, guard) = Lines::start("access-log", MOST_WAITING, lost, writer)?;
         let log = Self {
             lines: Some(lines),
             json,
@@ -381,7 +387,7 @@ mod tests {
     #[test]
     fn every_line_is_written_by_the_end() {
         let shelf = Shelf::default();
-        let (log, guard) = AccessLog::start(true, Box::new(shelf.clone())).unwrap();
+        let (log, guard) = AccessLog::start(true, &Metrics::new(), Box::new(shelf.clone())).unwrap();
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::lines::{Lines, LinesGuard};
+use super::metrics::Metrics;
 
 /// Bytes that wait for a slow disk: a day's worth for most.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
@@ -82,7 +83,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open(path: &Path, pulls: bool) -> std::io::Result<(Self, AuditLogGuard)> {
+    pub fn open(path: &Path, pulls: bool, metrics: &Metrics) -> std::io::Result<(Self, AuditLogGuard)> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let writer: Box<dyn Write + Send> = if path == Path::new("-") {
             Box::new(std::io::stderr())
@@ -90,11 +91,16 @@ impl AuditLog {
             let mut options = File::options();
             Box::new(options.append(true).create(true).mode(0o600).open(path)?)
         };
-        Self::start(writer, pulls)
+        Self::start(writer, pulls, metrics)
     }
 
-    fn start(writer: Box<dyn Write + Send>, pulls: bool) -> std::io::Result<(Self, AuditLogGuard)> {
-        let (lines, guard) = Lines::start("audit-log", MOST_WAITING, writer)?;
+    fn start(
+        writer: Box<dyn Write + Send>,
+        pulls: bool,
+        metrics: &Metrics,
+    ) -> std::io::Result<(Self, AuditLogGuard)> {
+        let lost = metrics.log_lines_lost("audit");
+        let (lines, guard) = Lines::start("audit-log", MOST_WAITING, lost, writer)?;
         let log = Self {
             lines: Some(lines),
             pulls,

@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use prometheus::IntCounter;
+
 /// How long a line may wait in memory for others to share its write.
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// With so many bytes waiting, they are written at once.
@@ -22,6 +24,8 @@ struct Shared {
     name: &'static str,
     /// With so many bytes waiting, nobody reads fast enough, and further lines are dropped and counted.
     most: usize,
+    /// Counts those that are lost.
+    lost: IntCounter,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -40,15 +44,18 @@ pub(super) struct LinesGuard {
 }
 
 impl Lines {
-    /// Starts the writing thread. `writer` gets whole lines, many at a time; `most` bytes wait for it.
+    /// Starts the writing thread. `writer` gets whole lines, many at a time; `most` bytes wait for it. `lost` counts
+    /// what does not get there.
     pub(super) fn start(
         name: &'static str,
         most: usize,
+        lost: IntCounter,
         writer: Box<dyn Write + Send>,
     ) -> std::io::Result<(Self, LinesGuard)> {
         let shared = Arc::new(Shared {
             name,
             most,
+            lost,
             state: Mutex::default(),
             wake: Condvar::new(),
         });
@@ -69,6 +76,7 @@ impl Lines {
         let before = state.waiting.len();
         if before + line.len() > self.shared.most {
             state.dropped += 1;
+            self.shared.lost.inc();
             return;
         }
         state.waiting.extend_from_slice(line);
@@ -108,6 +116,10 @@ impl Shared {
                 tracing::error!(log = self.name, %error, "lines of a log are lost: it cannot be written");
             }
             failing = written.is_err();
+            if failing {
+                let lines = batch.split_inclusive(|byte| *byte == b'\n').count();
+                self.lost.inc_by(lines as u64);
+            }
             batch.clear();
             if dropped > 0 {
                 tracing::warn!(
@@ -130,5 +142,40 @@ impl Drop for LinesGuard {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that is full.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_counted() {
+        let count = |most, writer: Box<dyn Write + Send>| {
+            let lost = IntCounter::new("lost", "lost").unwrap();
+            let (lines, guard) = Lines::start("test", most, lost.clone(), writer).unwrap();
+            for _ in 0..10 {
+                lines.append(b"a line\n");
+            }
+            drop(guard);
+            lost.get()
+        };
+        assert_eq!(count(1000, Box::new(std::io::sink())), 0);
+        assert_eq!(count(1000, Box::new(Full)), 10);
+        // None of them fits.
+        assert_eq!(count(3, Box::new(std::io::sink())), 10);
     }
 }

@@ -52,6 +52,7 @@ pub struct Metrics {
     fills_running: IntGauge,
     offline: IntGauge,
     certificate_ends: IntGaugeVec,
+    log_lines_lost: IntCounterVec,
     /// What happens to what is kept.
     pub storage: StorageMetrics,
     /// What is taken away from hosted repositories.
@@ -88,6 +89,11 @@ impl Metrics {
             "wharfinger_requests_total",
             "Requests that have ended, by door, operation, what the cache did, and class of the status.",
             &LABELS,
+        );
+        let log_lines_lost = family.counters(
+            "wharfinger_log_lines_lost_total",
+            "Lines of the access log or the audit log that could not be written, or not fast enough.",
+            &["log"],
         );
         let seconds = family.histograms(
             "wharfinger_request_seconds",
@@ -206,6 +212,7 @@ impl Metrics {
             fills_running,
             offline,
             certificate_ends,
+            log_lines_lost,
             storage,
             hosted,
             preserve,
@@ -378,6 +385,11 @@ impl Metrics {
             }
         }
         outcomes
+    }
+
+    /// Lines of a log that were lost. It is told from now on, as zero at first.
+    pub(super) fn log_lines_lost(&self, log: &str) -> IntCounter {
+        self.log_lines_lost.with_label_values(&[log])
     }
 
     /// Everything in the text format of Prometheus, version 0.0.4.
