@@ -144,7 +144,7 @@ class Secured:
         equal("the manifest", digest(raw), image.top.digest)
 
     def regctl_pushes(self):
-        """By another library than skopeo's. (crane knows no certificates of clients, and dockerd none for loopback addresses.)"""
+        """By another library than skopeo's. (crane knows no certificates of clients, dockerd none for loopback addresses.)"""
         image, to = self.contents.platforms, f"{self.daemon.address}/pushed/by-certificate"
         source = f"{self.daemon.address}/docker-hub/{image.repository}:{image.tag}"
         # It takes texts, not files.
