@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::issuers;
@@ -21,6 +22,7 @@ use crate::cache::Cache;
 use crate::clock::Timestamp;
 use crate::config::{AuthConfig, Config};
 use crate::identities::{Identities, MasterKey};
+use crate::server::hangup;
 
 /// The note that keeps the keys of tokens.
 const KEYS: &str = "token-keys";
@@ -201,8 +203,10 @@ fn guard(config: &Config, secured: bool, access: &Access) -> anyhow::Result<()> 
 }
 
 impl Upkeep {
-    /// Reads the htpasswd file when it changed, and has keys turn, until `stopping`.
+    /// Reads the htpasswd file when it changed, at once at SIGHUP, and has keys turn, until `stopping`.
     pub(super) async fn keep(self, stopping: CancellationToken) {
+        // Taken also where there is nothing to read: it would end the process.
+        let mut hangups = signal(SignalKind::hangup()).ok();
         let mut until_turn = Duration::ZERO;
         loop {
             let pause = match self.htpasswd {
@@ -225,6 +229,7 @@ impl Upkeep {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = hangup(hangups.as_mut()) => {}
             }
         }
     }

@@ -42,7 +42,7 @@ pub use bodies::{RequestBody, RequestBodyError};
 pub use drain::{Drain, DrainOutcome};
 pub use forwarded::Origin;
 pub use local::{LocalBound, bind_local, connect_local};
-pub use tls::{Acceptor, ClientCertificate, OwnCertificate, Tls, self_signed};
+pub use tls::{Acceptor, ClientCertificate, OwnCertificate, Tls, hangup, self_signed};
 
 use activity::Activity;
 use addresses::Addresses;

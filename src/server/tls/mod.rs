@@ -185,7 +185,8 @@ impl Tls {
     }
 }
 
-async fn hangup(hangups: Option<&mut Signal>) {
+/// The next SIGHUP; never, where none can be caught.
+pub async fn hangup(hangups: Option<&mut Signal>) {
     if let Some(hangups) = hangups {
         hangups.recv().await;
     } else {

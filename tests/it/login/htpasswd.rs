@@ -72,3 +72,21 @@ async fn users_of_a_file_log_in_until_their_line_is_gone() {
         assert_eq!(daemon.token(query, right).await.status, renewed, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_hangup_ends_nothing_and_has_the_file_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("htpasswd");
+    std::fs::write(&file, STAYING).expect("a file");
+    let daemon = hosting()
+        .setting("auth.htpasswd_file", &format!("{file:?}"))
+        .setting("auth.writers", r#"["*"]"#)
+        .start()
+        .await;
+    let (name, hash) = LINES[0];
+    assert_eq!(daemon.push("team/app", &basic(name, PASSWORD)).await, 401);
+    std::fs::write(&file, format!("{STAYING}{name}:{hash}\n")).expect("a file");
+    daemon.hang_up();
+    daemon.wait_for_log("the htpasswd file was read again").await;
+    assert_eq!(daemon.push("team/app", &basic(name, PASSWORD)).await, 202);
+}
