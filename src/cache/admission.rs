@@ -142,6 +142,12 @@ impl Cache {
 
 impl Shared {
     async fn admit(self: &Arc<Self>, place: &Place, sought: Sought<'_>) -> Result<Option<Error>, Error> {
+        if let Some(caller) = &place.caller {
+            let who = (place.key.clone(), sought.right(), Some(*caller.fingerprint()));
+            if matches!(self.admitted.get(&who), Some(Verdict::Yes)) {
+                return Ok(None);
+            }
+        }
         let was_public = self.was_public_lately(place).await;
         let limit = place.freshness().wait_with_copy();
         let mut nobody = None;
@@ -227,6 +233,8 @@ fn conclude(
     let prefix = place.upstream.prefix();
     match (nobody, caller) {
         (Verdict::Yes, _) | (_, Some(Verdict::Yes)) => Ok(None),
+        // How long what its upstream lost is served is for the cache to say.
+        (Verdict::Missing(_), None | Some(Verdict::Unknown(_))) if was_public => Ok(None),
         (_, Some(Verdict::Missing(error))) | (Verdict::Missing(error), None | Some(Verdict::Unknown(_))) => {
             Err(error)
         }
@@ -267,11 +275,20 @@ async fn ask(place: &Place, subject: &Missing, errand: &Errand) -> Verdict {
     match error.kind() {
         // Not there, or hidden: who may list the repository hears the truth about what is in it.
         upstream::ErrorKind::NotFound => match lists(place, errand).await {
-            Verdict::Yes => Verdict::Missing(Error::of_upstream(place, &error, ErrorKind::ManifestUnknown)),
+            Verdict::Yes => Verdict::Missing(Error::of_upstream(place, &error, unknown_kind(subject))),
             Verdict::No => Verdict::Hidden,
             told => told,
         },
         _ => judge(place, &error),
+    }
+}
+
+/// What a client is told that is not there.
+fn unknown_kind(subject: &Missing) -> ErrorKind {
+    match subject {
+        Missing::Blob(_) => ErrorKind::BlobUnknown,
+        Missing::Manifest(_) => ErrorKind::ManifestUnknown,
+        Missing::Tags => ErrorKind::NameUnknown,
     }
 }
 
@@ -296,6 +313,8 @@ fn judge(place: &Place, error: &upstream::Error) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::upstream::Upstream;
 
     #[test]
     fn a_yes_holds_for_five_minutes_and_a_no_for_less() {
@@ -324,5 +343,51 @@ mod tests {
             admitted.get(&who(Right::Pull, 3)).is_none(),
             "a failure is no verdict"
         );
+    }
+
+    #[test]
+    fn what_follows_from_what_is_said() {
+        let text = "[upstream.test]\nurl = \"http://127.0.0.1:1\"\nusername = \"u\"\npassword = \"p\"\n";
+        let config = Config::from_toml_str(text, "test.toml").unwrap();
+        let upstream = Upstream::new(config.upstream("test").unwrap().clone(), Arc::new(())).unwrap();
+        let place = Place::new(upstream, "acme/app".parse().unwrap());
+        let (yes, no, hidden) = (Some(Verdict::Yes), Some(Verdict::No), Some(Verdict::Hidden));
+        let rejected = Some(Verdict::Rejected);
+        let missing = Some(Verdict::Missing(Error::new(ErrorKind::BlobUnknown, "")));
+        let unknown = Some(Verdict::Unknown(Error::new(ErrorKind::UpstreamFailed, "")));
+        let (open, here) = ("open", "here");
+        // Of nobody in particular, of the caller; what that means where it was never public, and where it was.
+        let table = [
+            (&yes, &None, open, open),
+            (&yes, &no, open, open),
+            (&no, &yes, open, open),
+            (&unknown, &yes, open, open),
+            (&no, &None, "LoginNeeded", "LoginNeeded"),
+            (&hidden, &None, "LoginNeeded", "LoginNeeded"),
+            (&no, &no, "NameUnknown", "NameUnknown"),
+            (&no, &rejected, "LoginRejected", "LoginRejected"),
+            (&no, &unknown, "UpstreamFailed", "UpstreamFailed"),
+            (&missing, &None, "BlobUnknown", open),
+            (&missing, &unknown, "BlobUnknown", open),
+            (&missing, &no, "NameUnknown", "NameUnknown"),
+            (&unknown, &None, "UpstreamFailed", here),
+            (&unknown, &unknown, "UpstreamFailed", here),
+            // The upstream says that they may not, and nobody says that it is public.
+            (&unknown, &no, "NameUnknown", "NameUnknown"),
+            (&unknown, &rejected, "LoginRejected", "LoginRejected"),
+            (&unknown, &missing, "BlobUnknown", "BlobUnknown"),
+        ];
+        for (nobody, caller, never, before) in table {
+            for (was_public, expected) in [(false, never), (true, before)] {
+                let nobody = nobody.clone().unwrap();
+                let told = format!("{nobody:?} {caller:?} {was_public}");
+                let found = match conclude(&place, nobody, caller.clone(), was_public) {
+                    Ok(None) => open.to_owned(),
+                    Ok(Some(_)) => here.to_owned(),
+                    Err(error) => format!("{:?}", error.kind),
+                };
+                assert_eq!(found, expected, "{told}");
+            }
+        }
     }
 }

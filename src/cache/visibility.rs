@@ -105,15 +105,12 @@ impl Shared {
     async fn hide(&self, place: &Place) -> Error {
         let prefix = place.upstream.prefix();
         self.note_private(place).await;
-        if !place.upstream.config().caller_check {
-            tracing::warn!(
-                upstream = prefix,
-                repository = &*place.key,
-                "not readable without credentials, so not served: set share_private = true for this upstream to give \
-                 what its credentials can read to every caller, or caller_check = true to give it to those who can read \
-                 it there"
-            );
-        }
+        tracing::warn!(
+            upstream = prefix,
+            repository = &*place.key,
+            "not readable without credentials, so not served: set share_private = true for this upstream to give what \
+             its credentials can read to every caller, or caller_check = true to give it to those who can read it there"
+        );
         unknown(place)
     }
 

@@ -9,6 +9,7 @@ mod repositories;
 mod resolve;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cache::{Cache, Place, Sought};
 use crate::oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
@@ -26,6 +27,9 @@ pub use hosted::{Intent, Located, Lost, Template, Templates};
 pub use reference::OwnAddresses;
 pub use repositories::{SettingsChange, Unwilling, Wish, lifecycle};
 pub use resolve::{Asked, Door, Names};
+
+/// How long an upstream is not asked about logins, once it could not tell.
+const TROUBLE_HOLDS: Duration = Duration::from_secs(10);
 
 /// A repository that a client asked for, resolved. Cheap to clone.
 #[derive(Clone)]
@@ -130,6 +134,8 @@ pub struct Registry {
     templates: Templates,
     /// First components that no upstream is asked for.
     namespaces: Vec<Box<str>>,
+    /// Upstreams that could not tell a moment ago whether they take a login.
+    cannot_tell: moka::sync::Cache<String, Error>,
 }
 
 /// What is ours beside the cache.
@@ -152,6 +158,10 @@ impl Registry {
             hosted: ours.hosted,
             templates: ours.templates,
             namespaces: ours.namespaces,
+            cannot_tell: moka::sync::Cache::builder()
+                .max_capacity(1000)
+                .time_to_live(TROUBLE_HOLDS)
+                .build(),
         }
     }
 
@@ -176,6 +186,10 @@ impl Registry {
         let Some(caller) = login.at(&upstream) else {
             return Ok(false);
         };
+        // Who waits for one that does not answer holds a turn that others wait for.
+        if let Some(error) = self.cannot_tell.get(prefix) {
+            return Err(error);
+        }
         let asked = upstream.accepts(&caller).await;
         asked.map_err(|error| {
             let error = error.without_words();
@@ -187,7 +201,11 @@ impl Registry {
                 },
                 _ => ErrorKind::UpstreamUnavailable,
             };
-            Error::new(kind, message)
+            let told = Error::new(kind, message);
+            if kind == ErrorKind::UpstreamUnavailable {
+                self.cannot_tell.insert(prefix.to_owned(), told.clone());
+            }
+            told
         })
     }
 
