@@ -13,6 +13,9 @@ use super::route::{Route, Target};
 use crate::auth::{Caller, Offered, Unproved, UpstreamLogin};
 use crate::registry::{CallerIdentity, Door, Error, ErrorKind, Located, Repository};
 
+/// How long an upstream may take to say whether it takes a login: what is public is waited for behind that.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What came of a login that was shown for an upstream.
 #[derive(Default)]
 pub(super) enum Shown {
@@ -43,6 +46,9 @@ impl Asking<'_> {
         if authenticator.is_held(&login) {
             return Ok(Shown::Taken(login));
         }
+        if authenticator.is_rejected(&login) {
+            return Ok(Shown::Rejected);
+        }
         let from = self.from();
         let turn = match authenticator.upstream_turn(&login, from).await {
             Ok(turn) => turn,
@@ -52,11 +58,11 @@ impl Asking<'_> {
         if authenticator.is_held(&login) {
             return Ok(Shown::Taken(login));
         }
-        let told = self
-            .shared
-            .registry
-            .accepts(login.prefix(), &identity(&login))
-            .await;
+        let (registry, identity) = (&self.shared.registry, identity(&login));
+        let told = match tokio::time::timeout(PATIENCE, registry.accepts(login.prefix(), &identity)).await {
+            Ok(told) => told,
+            Err(_) => Err(registry.accepts_nothing(login.prefix())),
+        };
         match &told {
             Ok(right) => authenticator.upstream_told(&login, from, *right),
             // So do token services answer those who guess.

@@ -171,6 +171,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether the upstream did not take this login a moment ago.
+    pub fn is_rejected(&self, login: &UpstreamLogin) -> bool {
+        self.upstreams.is_wrong(login)
+    }
+
     /// Whether the upstream took this login minutes ago.
     pub fn is_held(&self, login: &UpstreamLogin) -> bool {
         let held = self.upstreams.held(login.number());

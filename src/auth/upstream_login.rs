@@ -14,6 +14,8 @@ use super::password::{Network, NoRandomness, Throttle, random};
 
 /// How long a token of one lasts at the most, and the login behind it is held.
 const HELD: Duration = Duration::from_mins(5);
+/// Bytes of a name and a secret at the most: passwords of clouds are keys in JSON.
+const LONGEST: (usize, usize) = (256, 8 * 1024);
 /// How long one that was not taken is known.
 const WRONG_FOR: Duration = Duration::from_mins(1);
 /// How long one that was taken is no guess.
@@ -108,16 +110,26 @@ impl UpstreamLogins {
         !self.prefixes.is_empty()
     }
 
-    /// The login that a name says to be an upstream's, by its prefix: ours have no slash.
+    /// The login that a name says to be an upstream's, by its prefix: ours have no slash. `None` for what is longer than any.
     pub(super) fn named(&self, name: &str, secret: &str) -> Option<UpstreamLogin> {
+        if name.len() > LONGEST.0 || secret.len() > LONGEST.1 {
+            return None;
+        }
         let its = |prefix: &&Arc<str>| name.strip_prefix(&***prefix)?.strip_prefix('/');
         let prefix = self.prefixes.iter().find(|prefix| its(prefix).is_some())?;
         let rest = its(&prefix)?;
         (!rest.is_empty()).then(|| self.at(prefix, rest, secret))
     }
 
-    /// The login of `name` at the upstream `prefix`; `None` when that one is not asked about callers.
+    /// The login of `name` at the upstream `prefix`; `None` when that one is not asked about callers. The name may say whose
+    /// it is, as everywhere else.
     pub(super) fn of(&self, prefix: &str, name: &str, secret: &str) -> Option<UpstreamLogin> {
+        if let Some(login) = self.named(name, secret).filter(|login| &*login.prefix == prefix) {
+            return Some(login);
+        }
+        if name.len() > LONGEST.0 || secret.len() > LONGEST.1 {
+            return None;
+        }
         let prefix = self.prefixes.iter().find(|known| ***known == *prefix)?;
         Some(self.at(prefix, name, secret))
     }
@@ -150,6 +162,11 @@ impl UpstreamLogins {
 
     pub(super) fn held(&self, number: u64) -> Option<Arc<UpstreamLogin>> {
         self.held.get(&number)
+    }
+
+    /// Whether the upstream did not take it a moment ago.
+    pub(super) fn is_wrong(&self, login: &UpstreamLogin) -> bool {
+        self.wrong.contains_key(&login.fingerprint)
     }
 
     /// A turn to ask the upstream about it; or how long whoever guesses has to wait.

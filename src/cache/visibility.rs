@@ -250,6 +250,7 @@ impl Shared {
             return told;
         }
         if error.allows_stale() && self.was_public_lately(place).await {
+            self.visibility.troubled.insert(place.key.clone(), ());
             return Ok(());
         }
         let unknown = match &what {

@@ -201,12 +201,24 @@ impl Registry {
                 },
                 _ => ErrorKind::UpstreamUnavailable,
             };
-            let told = Error::new(kind, message);
-            if kind == ErrorKind::UpstreamUnavailable {
-                self.cannot_tell.insert(prefix.to_owned(), told.clone());
+            // An answer, whatever it is, may be one to this login alone.
+            match error.kind() {
+                upstream::ErrorKind::Unavailable(failure)
+                    if !matches!(failure, upstream::Failure::Status(_)) =>
+                {
+                    self.accepts_nothing(prefix)
+                }
+                _ => Error::new(kind, message),
             }
-            told
         })
+    }
+
+    /// It does not answer about logins: for a moment it is not asked about any.
+    pub fn accepts_nothing(&self, prefix: &str) -> Error {
+        let message = format!("upstream {prefix} does not answer whether it takes this login");
+        let error = Error::new(ErrorKind::UpstreamUnavailable, message);
+        self.cannot_tell.insert(prefix.to_owned(), error.clone());
+        error
     }
 
     /// Which repository a client means.

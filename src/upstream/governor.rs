@@ -140,7 +140,7 @@ impl Governor {
 
     /// Leave for a request that does not count, with this credential: its answer tells something all the same.
     pub(super) fn free(self: &Arc<Self>, credential: &str) -> Spending {
-        self.begin(credential, false, Timestamp::now())
+        self.begin_free(credential, Timestamp::now())
     }
 
     /// The same, unless what does not count is refused as well, which is tried only now and then.
@@ -150,7 +150,7 @@ impl Governor {
     pub(super) fn question(self: &Arc<Self>, credential: &str) -> Result<Spending, Held> {
         let now = Timestamp::now();
         self.with(credential, |budget| budget.admit_free(now))?;
-        Ok(self.begin(credential, false, now))
+        Ok(self.begin_free(credential, now))
     }
 
     /// Leave for a counted request about `repository`. While what is under way may leave enough for it, its answers are
@@ -192,13 +192,17 @@ impl Governor {
         repository: &RepositoryName,
         now: Timestamp,
     ) -> Result<Spending, Held> {
-        if !self.uncounted.contains_key(repository) {
-            let reserved = self.is_reserved(repository);
-            self.with(credential, |budget| {
-                budget.admit(purpose, reserved, self.rules, now)
-            })?;
-        }
-        Ok(self.begin(credential, true, now))
+        let uncounted = self.uncounted.contains_key(repository);
+        let reserved = self.is_reserved(repository);
+        // At one time with the beginning: the last pull is one request's.
+        let ticket = self.with(credential, |budget| {
+            if !uncounted {
+                budget.admit(purpose, reserved, self.rules, now)?;
+            }
+            Ok(budget.begin(true, now))
+        })?;
+        self.changed(credential, now);
+        Ok(self.spending(credential, true, ticket))
     }
 
     /// How many pulls a credential has left; `None` while nothing is known.
@@ -325,11 +329,12 @@ impl Governor {
         act(self.budgets().entry(self.name(credential)).or_default())
     }
 
-    fn begin(self: &Arc<Self>, credential: &str, counted: bool, now: Timestamp) -> Spending {
-        let ticket = self.with(credential, |budget| budget.begin(counted, now));
-        if counted {
-            self.changed(credential, now);
-        }
+    fn begin_free(self: &Arc<Self>, credential: &str, now: Timestamp) -> Spending {
+        let ticket = self.with(credential, |budget| budget.begin(false, now));
+        self.spending(credential, false, ticket)
+    }
+
+    fn spending(self: &Arc<Self>, credential: &str, counted: bool, ticket: Ticket) -> Spending {
         Spending {
             governor: self.clone(),
             credential: credential.into(),

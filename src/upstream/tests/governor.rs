@@ -53,6 +53,27 @@ fn may(governor: &Arc<Governor>, credential: &str, purpose: Purpose, repository:
 }
 
 #[test]
+fn the_last_pull_is_one_requests() {
+    for _ in 0..200 {
+        let governor = governor(&[]);
+        heard(&governor, "ci", 1);
+        let start = std::sync::Barrier::new(4);
+        let ask = || {
+            start.wait();
+            governor.admit("ci", Purpose::Miss, &name("acme/app"), Timestamp::now())
+        };
+        let given: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap().ok())
+                .collect()
+        });
+        assert_eq!(given.len(), 1);
+    }
+}
+
+#[test]
 fn each_credential_has_its_own_and_the_last_are_kept_for_the_reserve() {
     let governor = governor(&["library/alpine", "acme/*"]);
     heard(&governor, "ci", 10);
