@@ -67,7 +67,7 @@ impl Asking<'_> {
             Ok(right) => authenticator.upstream_told(&login, from, *right),
             // So do token services answer those who guess.
             Err(error) if matches!(error.kind, ErrorKind::RateLimited { .. }) => {
-                authenticator.upstream_told(&login, from, false);
+                authenticator.upstream_limited(&login, from);
             }
             Err(_) => {}
         }

@@ -171,6 +171,11 @@ impl Authenticator {
         }
     }
 
+    /// An upstream did not say, because too many ask it: that counts like a guess, and says nothing of the login.
+    pub fn upstream_limited(&self, login: &UpstreamLogin, from: Option<IpAddr>) {
+        self.upstreams.limited(login, from);
+    }
+
     /// Whether the upstream did not take this login a moment ago.
     pub fn is_rejected(&self, login: &UpstreamLogin) -> bool {
         self.upstreams.is_wrong(login)

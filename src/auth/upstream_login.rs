@@ -199,6 +199,16 @@ impl UpstreamLogins {
             return;
         }
         self.wrong.insert(login.fingerprint, ());
+        self.count(login, from);
+    }
+
+    /// The upstream says that too many come: so it answers those who guess. That says nothing of this one.
+    pub(super) fn limited(&self, login: &UpstreamLogin, from: Option<IpAddr>) {
+        self.count(login, Network::of(from));
+    }
+
+    fn count(&self, login: &UpstreamLogin, from: Network) {
+        let name = self.mac(&[&login.prefix, &login.name]);
         if self.throttle.wrong(from, &name, Instant::now()) {
             tracing::warn!(login = ?login, %from, "too many logins that an upstream does not take: they have to wait");
         }

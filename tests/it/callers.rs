@@ -485,8 +485,12 @@ async fn callers_cost_the_upstream_little_and_cannot_turn_it_against_others() {
     let query = "service=wharfinger";
     let limited = daemon.token(query, &basic("docker-hub/alice", "guess")).await;
     assert_eq!(limited.status, 429);
+    // Nor is a login wrong because the service did not look at it.
+    let right = basic("docker-hub/alice", "wonderland");
+    assert_eq!(daemon.token(query, &right).await.status, 429);
     let public = &ways(&daemon, PUBLIC, &image)[1];
     upstream.behave();
     upstream.require_bearer(door());
+    assert_eq!(daemon.token(query, &right).await.status, 200);
     assert_manifest(&get(public).await, &image, false);
 }

@@ -68,3 +68,52 @@ async fn what_was_public_stays_so_while_the_upstream_cannot_tell_and_no_longer()
             .unwrap();
     }
 }
+
+#[tokio::test]
+async fn an_outage_is_asked_about_once_for_what_is_here() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let head = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes()).await;
+        }
+    });
+    let text = format!("[upstream.test]\nurl = \"{url}\"\nusername = \"u\"\npassword = \"p\"\n");
+    let config = Config::from_toml_str(&text, "test.toml").unwrap();
+    let upstream = Upstream::new(config.upstream("test").unwrap().clone(), Arc::new(())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&StorageConfig::in_folder(folder.path().join("data"))).unwrap();
+    let cache = Cache::new(
+        storage,
+        Arc::new(Metrics::new()),
+        tokio::runtime::Handle::current(),
+    );
+    let place = Place::new(upstream, "acme/app".parse().unwrap());
+    let long_ago = Seen::at(Timestamp(Timestamp::now().0 - 4 * 3_600_000));
+    cache.shared.visibility.public.insert(place.key.clone(), long_ago);
+    let count = || asked.load(std::sync::atomic::Ordering::SeqCst);
+    let reference: Reference = "v1".parse().unwrap();
+    cache
+        .shared
+        .visible_though_here(&place, &reference)
+        .await
+        .unwrap();
+    let first = count();
+    assert!(first > 0);
+    for _ in 0..5 {
+        cache
+            .shared
+            .visible_though_here(&place, &reference)
+            .await
+            .unwrap();
+    }
+    // The first question may still be asked behind its answer.
+    assert!(count() <= first + 8, "{first} {}", count());
+    assert!(cache.shared.visibility.troubled.contains_key(&place.key));
+    tokio::task::spawn_blocking(move || cache.close()).await.unwrap();
+}
