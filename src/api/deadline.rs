@@ -1,13 +1,15 @@
 //! The limit on how long a client waits for the head of a response, whatever there is to wait for: names, tokens,
 //! retries, a turn among the downloads, a size. What was begun goes on behind. Called by `api` for every request.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::rescue::Failure;
 use crate::registry::{Error, ErrorKind, Outcome, Repository};
 
-/// What `handling` gives, or nothing when that takes longer than `limit`, if there is one.
-pub(super) async fn within<F: Future>(limit: Option<Duration>, handling: F) -> Option<F::Output> {
+/// What `handling` gives, or nothing when that takes longer than `limit`, if there is one. By reference: moved in here it
+/// would be copied twice for each request, and held twice as large.
+pub(super) async fn within<F: Future>(limit: Option<Duration>, handling: Pin<&mut F>) -> Option<F::Output> {
     let limit = limit.unwrap_or(Duration::MAX);
     tokio::time::timeout(limit, handling).await.ok()
 }

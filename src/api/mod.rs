@@ -28,6 +28,7 @@ mod route;
 mod upstream_login;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -243,7 +244,10 @@ async fn answer(
             let limit = shared.options.answer_timeout;
             // For content: an operator's question may take its time.
             let applies = route.target().filter(|_| !route.writes()).map(|_| limit);
-            let handled = deadline::within(applies, asking.answer(route)).await;
+            let handled = {
+                let handling = pin!(asking.answer(route));
+                deadline::within(applies, handling).await
+            };
             if let Some(Err(failure)) = &handled {
                 asking.note_refusal(route, failure);
             }
