@@ -94,7 +94,7 @@ pub struct Place {
 impl Place {
     /// The repository `name` of `upstream`, for a client who waits.
     pub fn new(upstream: Arc<Upstream>, name: RepositoryName) -> Self {
-        let key = format!("{}/{name}", upstream.prefix()).into();
+        let key = [upstream.prefix(), "/", name.as_str()].concat().into();
         Self {
             upstream,
             name,

@@ -4,6 +4,7 @@
 //! told apart from malformed so that a client reads the right reason.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// A digest algorithm that this registry verifies.
@@ -42,10 +43,10 @@ impl Algorithm {
 }
 
 /// A verified-in-form digest: an algorithm and its hash.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
-    // The unused tail is zero for SHA-256, so that derived comparison and hashing are right.
+    // The unused tail is zero for SHA-256, so that derived comparison is right.
     bytes: [u8; 64],
 }
 
@@ -79,6 +80,20 @@ impl Digest {
     /// The hash: 32 or 64 bytes.
     pub fn hash(&self) -> &[u8] {
         &self.bytes[..self.algorithm.hash_len()]
+    }
+
+    /// Gives `algorithm:hex` to `reader`, without an allocation or a formatter: each answer has it.
+    pub fn with_text<R>(&self, reader: impl FnOnce(&str) -> R) -> R {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let name = self.algorithm.name().as_bytes();
+        let mut text = [b':'; 7 + 128];
+        text[..name.len()].copy_from_slice(name);
+        let length = name.len() + 1 + self.hash().len() * 2;
+        for (pair, byte) in text[name.len() + 1..length].chunks_exact_mut(2).zip(self.hash()) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        reader(std::str::from_utf8(&text[..length]).unwrap_or_default())
     }
 
     /// The hash in lower-case hex, as in file names and fallback tags.
@@ -142,15 +157,16 @@ fn well_formed(algorithm: &str, encoded: &str) -> bool {
     components && !encoded.is_empty() && encoded.bytes().all(body)
 }
 
+impl Hash for Digest {
+    /// Without the unused tail, and without the algorithm, which the length tells.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Digest::hash(self).hash(state);
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0u8; 128];
-        let text = &mut text[..self.algorithm.hash_len() * 2];
-        // The buffer has twice the hash's length, which is all that can go wrong.
-        hex::encode_to_slice(self.hash(), text).map_err(|_| fmt::Error)?;
-        f.write_str(self.algorithm.name())?;
-        f.write_str(":")?;
-        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+        self.with_text(|text| f.write_str(text))
     }
 }
 

@@ -37,6 +37,13 @@ impl RepositoryName {
         self.0.split('/').next().unwrap_or_default()
     }
 
+    /// What follows its first component, if anything does: `team/app` of `acme/team/app`.
+    pub fn inside_namespace(&self) -> Option<Self> {
+        let (_, inside) = self.0.split_once('/')?;
+        // Components of a name, and fewer of them: a name.
+        Some(Self(inside.into()))
+    }
+
     /// Whether `text` is one path component of a name.
     pub fn is_component(text: &str) -> bool {
         let bytes = text.as_bytes();

@@ -124,11 +124,9 @@ impl Names {
         })
     }
 
-    fn on_main<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, &'a str), Error> {
-        let whole = asked.name.as_str();
-        let (first, rest) = whole
-            .split_once('/')
-            .map_or((whole, None), |(first, rest)| (first, Some(rest)));
+    fn on_main<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, RepositoryName), Error> {
+        let whole = asked.name;
+        let (first, rest) = (whole.namespace(), whole.inside_namespace());
         let by_path = self.get(first);
         if let Some(explicit) = self.explicit(asked)? {
             return Ok(match (by_path, rest) {
@@ -141,7 +139,7 @@ impl Names {
                 {
                     (explicit, rest)
                 }
-                _ => (explicit, whole),
+                _ => (explicit, whole.clone()),
             });
         }
         match (by_path, rest) {
@@ -153,16 +151,16 @@ impl Names {
             (None, Some(_)) if first.contains('.') => {
                 Err(unknown(format!("no upstream is configured for {first}")))
             }
-            (None, _) => self.mirrored().map(|upstream| (upstream, whole)),
+            (None, _) => self.mirrored().map(|upstream| (upstream, whole.clone())),
         }
     }
 
-    fn on_mirror<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, &'a str), Error> {
+    fn on_mirror<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, RepositoryName), Error> {
         let upstream = match self.explicit(asked)? {
             Some(upstream) => upstream,
             None => self.mirrored()?,
         };
-        Ok((upstream, asked.name.as_str()))
+        Ok((upstream, asked.name.clone()))
     }
 
     /// The upstream that `ns` and the host before `/v2` name, if any.
@@ -198,13 +196,12 @@ fn is_no_namespace(upstream: &Upstream, first: &str) -> bool {
 }
 
 /// Docker Hub keeps its official images under `library/`; clients that ask the registry directly leave that out.
-fn official(upstream: &Upstream, name: &str) -> Result<RepositoryName, Error> {
+fn official(upstream: &Upstream, name: RepositoryName) -> Result<RepositoryName, Error> {
     let is_hub = || upstream.config().hosts.iter().any(|host| host == DOCKER_HUB);
-    let name: Result<RepositoryName, _> = if !name.contains('/') && is_hub() {
-        format!("library/{name}").parse()
-    } else {
-        name.parse()
-    };
+    if name.as_str().contains('/') || !is_hub() {
+        return Ok(name);
+    }
+    let name: Result<RepositoryName, _> = format!("library/{name}").parse();
     name.map_err(|error| Error::new(ErrorKind::NameUnknown, error.to_string()))
 }
 
