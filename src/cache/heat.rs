@@ -1,8 +1,7 @@
 //! Which tags are asked for often, so that they are revalidated before they fall due and no client waits for that. Kept in
-//! memory alone: a read never writes. Called by `manifests`, and by `preserve::ahead`.
+//! memory alone, where `repository` counts beside the tag's state: a read never writes. Called by `manifests`, and by
+//! `preserve::ahead`.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::oci::Tag;
-use crate::repository::{Key, TagState};
+use crate::repository::TagState;
 use crate::upstream::BreakerState;
 
 use super::error::Error;
@@ -23,16 +22,8 @@ const HOT: u32 = 3;
 /// How long before it falls due a hot tag is asked about: a tenth of the time that it is fresh for, and no more than this.
 const MOST_AHEAD: Duration = Duration::from_secs(30);
 
-const SHARDS: usize = 16;
-
-/// Tags that are counted, in each shard. Those beyond are cold.
-const MOST_COUNTED: usize = 4096;
-
-/// Requests for a tag since it was confirmed.
-struct Asked {
-    validated_at: Timestamp,
-    count: u32,
-}
+/// Hot tags that wait to be taken. Those beyond count as cold.
+const MOST_HOT: usize = 65_536;
 
 /// A tag that is asked for often.
 #[derive(Clone)]
@@ -78,49 +69,17 @@ impl Ahead {
     }
 }
 
-/// The counts, and who became hot.
+/// Who became hot.
+#[derive(Default)]
 pub(super) struct Heat {
-    shards: [Mutex<HashMap<(Key, Tag), Asked>>; SHARDS],
-    hasher: RandomState,
     hot: Mutex<Vec<HotTag>>,
     changed: Notify,
 }
 
-impl Default for Heat {
-    fn default() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
-            hot: Mutex::default(),
-            changed: Notify::new(),
-        }
-    }
-}
-
 impl Heat {
-    /// A client asked for a tag that is fresh. Of the hot path: one short lock among sixteen.
-    pub(super) fn asked(&self, place: &Place, tag: &Tag, state: &TagState) {
-        let key = (place.key.clone(), tag.clone());
-        let shard = &self.shards[self.hasher.hash_one(&key) as usize % SHARDS];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if shard.len() >= MOST_COUNTED && !shard.contains_key(&key) {
-            shard.retain(|_, asked| asked.count >= HOT);
-            if shard.len() >= MOST_COUNTED {
-                shard.clear();
-            }
-        }
-        let asked = shard.entry(key).or_insert(Asked {
-            validated_at: state.validated_at,
-            count: 0,
-        });
-        if asked.validated_at != state.validated_at {
-            asked.validated_at = state.validated_at;
-            asked.count = 0;
-        }
-        asked.count = asked.count.saturating_add(1);
-        let turned = asked.count == HOT;
-        drop(shard);
-        if turned {
+    /// A client asked for a tag that is fresh, the `count`th since it was confirmed.
+    pub(super) fn asked(&self, place: &Place, tag: &Tag, state: &TagState, count: u32) {
+        if count == HOT {
             self.turned(place, tag, state);
         }
     }
@@ -137,7 +96,7 @@ impl Heat {
         };
         let mut all = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody takes them where nothing is refreshed ahead.
-        if all.len() < SHARDS * MOST_COUNTED {
+        if all.len() < MOST_HOT {
             all.push(hot);
         }
         drop(all);
@@ -201,7 +160,7 @@ mod tests {
     use crate::upstream::Upstream;
 
     #[test]
-    fn three_requests_since_it_was_confirmed_make_a_tag_hot_once() {
+    fn the_third_request_since_it_was_confirmed_makes_a_tag_hot() {
         let text = "[upstream.corp]\nurl = \"http://127.0.0.1:1\"\ntag_ttl = \"100s\"\n";
         let config = Config::from_toml_str(text, "test.toml").unwrap();
         let upstream = Upstream::new(config.upstream("corp").unwrap().clone(), Arc::new(())).unwrap();
@@ -212,25 +171,19 @@ mod tests {
             validated_at: Timestamp(at),
             gone_since: None,
         };
-        let turned = |asks: u32, at: u64| {
-            (0..asks).for_each(|_| heat.asked(&place, &tag, &state(at)));
+        let turned = |counts: std::ops::RangeInclusive<u32>| {
+            counts.for_each(|count| heat.asked(&place, &tag, &state(1000), count));
             heat.take()
         };
-        assert_eq!(turned(2, 1000).len(), 0);
-        let hot = turned(1, 1000);
+        assert_eq!(turned(1..=2).len(), 0);
+        let hot = turned(3..=3);
         assert_eq!(hot.len(), 1);
         // Fresh for 90 to 100 seconds, by its own jitter; asked about a tenth of that before.
         let span = hot[0].when.since(Timestamp(1000)).as_secs_f64();
         assert!((81.0..=90.0).contains(&span), "{span}");
-        assert_eq!(turned(50, 1000).len(), 0);
-        // Confirmed since: what was counted before counts no more.
-        assert_eq!(turned(2, 2000).len(), 0);
-        assert_eq!(turned(1, 2000).len(), 1);
-        // More tags than are counted.
-        for number in 0..SHARDS * MOST_COUNTED * 2 {
-            heat.asked(&place, &format!("v{number}").parse().unwrap(), &state(1000));
-        }
-        let counted: usize = heat.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
-        assert!(counted <= SHARDS * MOST_COUNTED, "{counted}");
+        assert_eq!(turned(4..=50).len(), 0);
+        // More than anybody takes.
+        (0..2 * MOST_HOT).for_each(|_| heat.asked(&place, &tag, &state(1000), HOT));
+        assert_eq!(heat.take().len(), MOST_HOT);
     }
 }

@@ -54,7 +54,7 @@ impl Cache {
     }
 
     async fn manifest_by_tag(&self, place: &Place, tag: &Tag) -> Result<Found, Error> {
-        let Some(state) = self.shared.repositories.tag(&place.key, tag).await? else {
+        let Some((state, asked)) = self.shared.repositories.asked_tag(&place.key, tag).await? else {
             return Box::pin(self.fetch(place, Reference::Tag(tag.clone()))).await;
         };
         if !self.shared.is_known_open(place) {
@@ -63,7 +63,7 @@ impl Cache {
         }
         if judge(place, tag, &state, None) == Verdict::Fresh {
             if place.upstream.config().refresh_ahead {
-                self.shared.heat.asked(place, tag, &state);
+                self.shared.heat.asked(place, tag, &state, asked);
             }
             return self.pointed_at(place, &state, CacheStatus::HIT).await;
         }

@@ -8,7 +8,8 @@ use moka::sync::Cache;
 use crate::oci::{Digest, Tag};
 use crate::storage::Removed;
 
-use super::{Key, Link, StoredManifest, TagState};
+use super::tags::KnownTag;
+use super::{Key, Link, StoredManifest};
 
 const MOST_LINKS: u64 = 200_000;
 const MOST_TAGS: u64 = 100_000;
@@ -18,7 +19,7 @@ const MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) struct Memory {
     pub(super) links: Cache<(Key, Digest), Link>,
     pub(super) manifests: Cache<Digest, Arc<StoredManifest>>,
-    pub(super) tags: Cache<(Key, Tag), TagState>,
+    pub(super) tags: Cache<(Key, Tag), KnownTag>,
     removals: AtomicU64,
 }
 

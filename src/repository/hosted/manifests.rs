@@ -277,7 +277,7 @@ impl Hosted {
         memory.links.insert((key.clone(), digest), link);
         memory.manifests.insert(digest, stored.clone());
         for tag in tags {
-            memory.tags.insert((key.clone(), tag.clone()), state);
+            memory.tags.insert((key.clone(), tag.clone()), state.into());
         }
         Ok(())
     }
