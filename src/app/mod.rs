@@ -1,10 +1,11 @@
 //! From a configuration to a running daemon: builds each part once, serves, and drains. Called by `cli`.
 
 mod access;
+mod doors;
 mod issuers;
+mod observed;
+mod templates;
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,23 +18,20 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Entrance, Logs, Options};
 use crate::cache::{Cache, Places, offline_at_start};
 use crate::clock::Timestamp;
-use crate::config::{Config, LogFormat, RepositoryTemplate};
+use crate::config::{Config, LogFormat};
 use crate::job::{Jobs, Progress};
 use crate::maintenance::{Collect, Evict, Expire, Scrub, Sweep};
 use crate::preserve::{
     BundleExport, BundleImport, Drill, Finder, KeepPinned, PinAll, Pull, RefreshAhead, Warm,
 };
-use crate::registry::{
-    Door, Hosted, Mutability, Names, Ours, OwnAddresses, Registry, Settings, Template, Templates, lifecycle,
-};
-use crate::server::{self, Bound, Drain, DrainOutcome, Limits, LocalBound, Server, Tls};
+use crate::registry::{Hosted, Names, Ours, Registry};
+use crate::server::{Drain, DrainOutcome, Limits, Server};
 use crate::storage::{Storage, UploadRules};
-use crate::telemetry::{AccessLog, AuditLog, Metrics, PullsLeft, start_logging};
+use crate::telemetry::{AccessLog, AuditLog, Metrics, start_logging};
 use crate::transfer::{Transfers, Uploads};
-use crate::upstream::{
-    BudgetReport, BudgetStore, Ledger, Observer, Purpose, RequestKind, Slowed, StatusLabel, Upstream,
-    WaitedFor,
-};
+use crate::upstream::{Ledger, Observer, Upstream};
+
+use observed::{BudgetNote, Observed};
 
 /// The unix socket in the data folder, which the subcommands talk to.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -80,11 +78,11 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
 /// The first fault.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     access::check(&config.auth)?;
-    templates(config).map(drop)
+    templates::read(config).map(drop)
 }
 
 async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Handle) -> anyhow::Result<()> {
-    let templates = templates(&config)?;
+    let templates = templates::read(&config)?;
     let settings = config.storage.clone();
     let configured = config.cache.offline;
     let opened = tokio::task::spawn_blocking(move || {
@@ -104,9 +102,9 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
         .context("cannot set up an upstream")?;
     // All doors are bound before one is served: a start either succeeds or leaves nothing behind.
     let (of_tls, self_signed) = (config.clone(), options.tls_self_signed);
-    let tls = tokio::task::spawn_blocking(move || load_tls(&of_tls, self_signed)).await??;
-    let bound = bind_doors(&config, tls.as_ref())?;
-    let local = bind_local(&config.storage.data_dir);
+    let tls = tokio::task::spawn_blocking(move || doors::load_tls(&of_tls, self_signed)).await??;
+    let bound = doors::bind_doors(&config, tls.as_ref())?;
+    let local = doors::bind_local(&config.storage.data_dir);
     let names = Names::new(&upstreams, config.cache.mirror.as_deref());
     metrics.offline(offline.is_on());
     if offline.is_on() {
@@ -154,7 +152,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     let registry = Arc::new(Registry::new(
         cache.clone(),
         names,
-        own_addresses(&config, &bound),
+        doors::own_addresses(&config, &bound),
         ours,
     ));
     let named = registry.clone();
@@ -237,7 +235,7 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
             of_certificates.certificate(&own.names.join(","), own.ends);
         }));
     }
-    announce(&config, &bound, own_tls.as_ref(), challenges);
+    doors::announce(&config, &bound, own_tls.as_ref(), challenges);
     for (socket, door, _) in bound {
         let server = if door == Entrance::Admin { &admin } else { &server };
         let (server, api) = (server.clone(), api.clone());
@@ -329,43 +327,6 @@ async fn serve(config: Config, options: RunOptions, json: bool, fill_threads: Ha
     Ok(())
 }
 
-/// The templates of the configuration.
-fn templates(config: &Config) -> anyhow::Result<Templates> {
-    let read = |template: &RepositoryTemplate| {
-        if let Some(file) = &template.lifecycle {
-            lifecycle(&file.text)
-                .map_err(anyhow::Error::msg)
-                .with_context(|| format!("hosted.template.lifecycle_file: {}", file.path.display()))?;
-        }
-        let setting = match (template.mutable, template.except.is_empty()) {
-            (true, true) => "MUTABLE",
-            (true, false) => "MUTABLE_WITH_EXCLUSION",
-            (false, true) => "IMMUTABLE",
-            (false, false) => "IMMUTABLE_WITH_EXCLUSION",
-        };
-        let except: Vec<_> = template
-            .except
-            .iter()
-            .map(|glob| ("WILDCARD", glob.as_str()))
-            .collect();
-        let tags = Mutability::parse(setting, &except)
-            .with_context(|| format!("hosted.template.except of {:?}", template.pattern.as_str()))?;
-        Ok(Template {
-            pattern: template.pattern.clone(),
-            settings: Settings {
-                description: template.description.clone(),
-                tags,
-                quota: template.quota,
-                lifecycle: template.lifecycle.as_ref().map(|file| file.text.clone()),
-                policy: None,
-                sparse: template.sparse,
-            },
-        })
-    };
-    let templates: anyhow::Result<Vec<_>> = config.hosted.templates.iter().map(read).collect();
-    Ok(Templates::new(templates?))
-}
-
 /// Has bandwidth windows begin and end for the metrics, also while nothing is downloaded.
 async fn keep_windows(mut upstreams: Vec<Arc<Upstream>>) {
     upstreams.retain(|upstream| !upstream.config().bandwidth.windows.is_empty());
@@ -374,87 +335,6 @@ async fn keep_windows(mut upstreams: Vec<Arc<Upstream>>) {
         for upstream in &upstreams {
             upstream.bandwidth();
         }
-    }
-}
-
-/// The certificate for our doors, if they speak TLS.
-fn load_tls(config: &Config, self_signed: bool) -> anyhow::Result<Option<Tls>> {
-    let files = if self_signed {
-        let host = config
-            .server
-            .public_url
-            .as_ref()
-            .and_then(|url| url.host_str())
-            .map(|host| host.trim_matches(['[', ']']));
-        let made = server::self_signed(&config.storage.data_dir, host);
-        Some(made.context("cannot make a self-signed certificate")?)
-    } else {
-        config.server.tls.clone()
-    };
-    let Some(files) = files else { return Ok(None) };
-    let tls = Tls::load(files).context("cannot speak TLS")?;
-    tls.certificate().tell("TLS certificate");
-    Ok(Some(tls))
-}
-
-/// Binds every door that the configuration names. Probes and Prometheus have no certificate to show, so the admin door
-/// asks for none.
-fn bind_doors(config: &Config, tls: Option<&Tls>) -> anyhow::Result<Vec<(Bound, Entrance, &'static str)>> {
-    let doors = [
-        (Some(config.server.listen), Entrance::Main, "main"),
-        (config.server.mirror_listen, Entrance::Mirror, "mirror"),
-        (config.server.admin_listen, Entrance::Admin, "admin"),
-    ];
-    let mut bound = Vec::new();
-    for (address, door, name) in doors {
-        if let Some(address) = address {
-            let socket =
-                server::bind(address).with_context(|| format!("cannot listen on {address} ({name} door)"))?;
-            let acceptor = tls.map(|tls| match door {
-                Entrance::Admin => tls.open_acceptor(),
-                _ => tls.acceptor(),
-            });
-            let socket = match acceptor {
-                Some(acceptor) => socket.secured(acceptor),
-                None => socket,
-            };
-            bound.push((socket, door, name));
-        }
-    }
-    Ok(bound)
-}
-
-/// The door of the subcommands. Without it everything else works, and some file systems know no sockets.
-fn bind_local(data_dir: &Path) -> Option<LocalBound> {
-    let path = data_dir.join(ADMIN_SOCKET);
-    server::bind_local(&path)
-        .inspect(|socket| tracing::info!(path = %socket.path().display(), "admin socket"))
-        .inspect_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "no admin socket: subcommands like `wharfinger status` will not reach this daemon");
-        })
-        .ok()
-}
-
-/// What may stand before a name without being part of it.
-fn own_addresses(config: &Config, bound: &[(Bound, Entrance, &str)]) -> OwnAddresses {
-    let door = |entrance: Entrance| match entrance {
-        Entrance::Main => Some(Door::Main),
-        Entrance::Mirror => Some(Door::Mirror),
-        Entrance::Admin | Entrance::Local => None,
-    };
-    let ports = bound
-        .iter()
-        .filter_map(|(socket, entrance, _)| Some((socket.local_addr().port(), door(*entrance)?)));
-    let host = config.server.public_url.as_ref().and_then(|url| {
-        let host = url.host_str()?;
-        Some(
-            url.port()
-                .map_or(host.to_owned(), |port| format!("{host}:{port}")),
-        )
-    });
-    OwnAddresses {
-        ports: ports.collect(),
-        host,
     }
 }
 
@@ -489,139 +369,5 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// Where it listens, where its data is, and the one line that points Docker at it. `challenges`: whether the main door asks
-/// for a login.
-fn announce(config: &Config, bound: &[(Bound, Entrance, &str)], self_signed: Option<&Tls>, challenges: bool) {
-    for upstream in &config.upstreams {
-        let logins: Vec<_> = upstream
-            .credentials
-            .iter()
-            .map(|credential| credential.name.as_str())
-            .collect();
-        let login = (!logins.is_empty()).then(|| logins.join(", "));
-        tracing::info!(prefix = upstream.prefix, url = %upstream.url, login, "upstream");
-    }
-    tracing::info!(folder = %config.storage.data_dir.display(), "data");
-    let mut mirror = None;
-    for (socket, door, name) in bound {
-        let address = socket.local_addr();
-        tracing::info!(%address, door = name, tls = socket.is_secured(), "listening");
-        if *door != Entrance::Admin {
-            mirror = Some((address, if socket.is_secured() { "https" } else { "http" }));
-        }
-    }
-    if let Some(tls) = self_signed {
-        let own = tls.certificate();
-        tracing::warn!(
-            fingerprint = own.fingerprint.as_str(),
-            file = %tls.certificate_file().display(),
-            "the certificate is self-signed: clients trust it when they have this file, for Docker, Podman and skopeo as \
-             /etc/docker/certs.d/<host>:<port>/ca.crt"
-        );
-    }
-    if let (Some((address, scheme)), Some(_)) = (mirror, &config.cache.mirror) {
-        let own_port = config.server.mirror_listen.is_some();
-        let url = config
-            .server
-            .public_url
-            .as_ref()
-            .filter(|_| !own_port)
-            .map_or_else(
-                || format!("{scheme}://{}", reachable(address)),
-                |url| url.as_str().trim_end_matches('/').to_owned(),
-            );
-        // To a mirror that asks, Docker shows its login for Docker Hub, or none.
-        let path = if challenges && !own_port { "/mirror" } else { "" };
-        tracing::info!(
-            r#"point Docker at it, in /etc/docker/daemon.json: {{"registry-mirrors": ["{url}{path}"]}}"#
-        );
-    }
-}
-
-/// The wildcard address is no destination.
-fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        format!("<this machine>:{}", address.port())
-    } else {
-        address.to_string()
-    }
-}
-
-/// The name of the note that keeps what was left of the upstreams' limits.
-const BUDGETS: &str = "budgets";
-
-/// Keeps budgets in the data folder.
-struct BudgetNote(Cache);
-
-impl BudgetStore for BudgetNote {
-    fn load(&self) -> Option<Vec<u8>> {
-        self.0.storage().notes().load(BUDGETS)
-    }
-
-    fn save(&self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.storage().notes().save(BUDGETS, bytes)
-    }
-}
-
-/// Brings what upstreams tell to the metrics.
-struct Observed(Arc<Metrics>);
-
-impl Observer for Observed {
-    fn request(&self, prefix: &str, kind: RequestKind, status: StatusLabel) {
-        self.0
-            .upstream_request(prefix, kind.as_str(), &status.to_string());
-    }
-
-    fn budget(&self, prefix: &str, budget: &BudgetReport) {
-        let told = PullsLeft {
-            limit: budget.limit,
-            left: budget.left,
-            back_at: budget.back_at.map(|at| at.0 / 1000),
-            lasts: budget.lasts.map(|span| span.as_secs()),
-        };
-        self.0.pulls_left(prefix, &budget.credential, told);
-    }
-
-    fn held(&self, prefix: &str, purpose: Purpose) {
-        self.0.pull_held(prefix, purpose.as_str());
-    }
-
-    fn pulls_saved(&self, prefix: &str, more: u64) {
-        self.0.pulls_saved(prefix, more);
-    }
-
-    fn slowed(&self, prefix: &str, slowed: &Slowed) {
-        self.0.slowed(prefix, &slowed.host, slowed.interval);
-    }
-
-    fn endpoint_open(&self, prefix: &str, host: &str, open: bool) {
-        self.0.endpoint_open(prefix, host, open);
-    }
-
-    fn hedge(&self, prefix: &str, won: bool) {
-        self.0.hedge(prefix, won);
-    }
-
-    fn moved_on(&self, prefix: &str) {
-        self.0.moved_on(prefix);
-    }
-
-    fn bytes_in(&self, prefix: &str, _kind: RequestKind, bytes: u64) {
-        self.0.bytes_in(prefix, bytes);
-    }
-
-    fn waited(&self, prefix: &str, what: WaitedFor, time: Duration) {
-        self.0.waited(prefix, what.as_str(), time);
-    }
-
-    fn bandwidth(&self, prefix: &str, limit: Option<u64>) {
-        self.0.bandwidth(prefix, limit);
-    }
-
-    fn credential(&self, prefix: &str, name: &str, set_aside: bool) {
-        self.0.credential_set_aside(prefix, name, set_aside);
     }
 }
