@@ -36,6 +36,7 @@ mod tests;
 mod token;
 mod transport;
 mod turns;
+mod walk;
 
 use std::sync::Arc;
 
