@@ -109,6 +109,9 @@ async fn private_content_is_for_those_whom_its_upstream_lets_read_it() {
     assert_eq!(hers.len(), 2, "{hers:#?}");
     assert_eq!(hers[0].method(), Method::HEAD);
     assert!(hers[1].path().contains("/tags/list"), "{hers:#?}");
+    // Each time with a token of its own: one that she got before would say what she might then.
+    let shown: Vec<_> = hers.iter().map(|asked| asked.header("authorization")).collect();
+    assert_ne!(shown[0], shown[1]);
     // It is here now, and as closed as before.
     closed("warm").await;
 

@@ -1,4 +1,4 @@
-//! What an operator is told of upstreams: part of `GET /api/status`. Made by `look`.
+//! What an operator is told of upstreams: part of `GET /api/status`. Made by `inspect`.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! Behind a proxy: whose address counts, and where clients are sent. From a trusted one; a stranger may say what it likes.
 
+use serde_json::json;
+
 use super::{Login as _, PULLED};
 use crate::support::daemon::Builder;
 use crate::support::prelude::*;
@@ -130,5 +132,28 @@ async fn places_are_told_without_a_host() {
         let ended = send(Method::PUT, url, headers, "a layer").await;
         assert_eq!(ended.status, 201, "{}", ended.text());
         assert_eq!(ended.header("location"), format!("/v2/acme/app/blobs/{digest}"));
+        // So is the next page.
+        let config = json!({ "mediaType": "text/plain", "digest": digest, "size": "a layer".len() });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config,
+            "layers": [],
+        });
+        let list = format!("{}/v2/acme/app/tags/list?n=1", daemon.url());
+        for tag in ["1", "2"] {
+            let url = format!("{}/v2/acme/app/manifests/{tag}", daemon.url());
+            let put = send(Method::PUT, url, headers, manifest.to_string()).await;
+            assert_eq!(put.status, 201, "{}", put.text());
+            assert_eq!(
+                put.header("location"),
+                format!("/v2/acme/app/manifests/{}", put.header("docker-content-digest"))
+            );
+        }
+        let page = send(Method::GET, list, headers, "").await;
+        assert_eq!(
+            page.header("link"),
+            "</v2/acme/app/tags/list?n=1&last=1>; rel=\"next\""
+        );
     }
 }
