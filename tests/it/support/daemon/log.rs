@@ -18,8 +18,10 @@ pub(super) fn parse_listening(line: &str) -> Option<(&str, SocketAddr)> {
     if !line.contains("listening") {
         return None;
     }
-    let field = |name| {
-        let (_, rest) = line.split_once(name)?;
+    let field = |name: &str| {
+        let (_, rest) = [format!(" {name}="), format!("\"{name}\":")]
+            .iter()
+            .find_map(|key| line.split_once(key.as_str()))?;
         rest.trim_start_matches(['=', ':', '"', ' '])
             .split(['"', ',', ' ', '}'])
             .next()
