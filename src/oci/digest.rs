@@ -84,15 +84,12 @@ impl Digest {
 
     /// Gives `algorithm:hex` to `reader`, without an allocation or a formatter: each answer has it.
     pub fn with_text<R>(&self, reader: impl FnOnce(&str) -> R) -> R {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let name = self.algorithm.name().as_bytes();
         let mut text = [b':'; 7 + 128];
         text[..name.len()].copy_from_slice(name);
         let length = name.len() + 1 + self.hash().len() * 2;
-        for (pair, byte) in text[name.len() + 1..length].chunks_exact_mut(2).zip(self.hash()) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
-        }
+        // The rest has twice the hash's length, which is all that can go wrong.
+        let _ = hex::encode_to_slice(self.hash(), &mut text[name.len() + 1..length]);
         reader(std::str::from_utf8(&text[..length]).unwrap_or_default())
     }
 
