@@ -126,32 +126,29 @@ impl Names {
 
     fn on_main<'a>(&'a self, asked: &Asked<'a>) -> Result<(&'a Arc<Upstream>, RepositoryName), Error> {
         let whole = asked.name;
-        let (first, rest) = (whole.namespace(), whole.inside_namespace());
+        let first = whole.namespace();
         let by_path = self.get(first);
         if let Some(explicit) = self.explicit(asked)? {
-            return Ok(match (by_path, rest) {
-                // The client's mirror path and its `ns` say the same thing twice. With the host before /v2 the path
-                // has said it already.
-                (Some(upstream), Some(rest))
-                    if asked.host.is_none()
-                        && Arc::ptr_eq(upstream, explicit)
-                        && is_no_namespace(explicit, first) =>
-                {
-                    (explicit, rest)
-                }
-                _ => (explicit, whole.clone()),
-            });
+            // The client's mirror path and its `ns` say the same thing twice. With the host before /v2 the path has said it
+            // already.
+            let twice = asked.host.is_none()
+                && by_path.is_some_and(|upstream| Arc::ptr_eq(upstream, explicit))
+                && is_no_namespace(explicit, first);
+            let rest = twice.then(|| whole.inside_namespace()).flatten();
+            return Ok((explicit, rest.unwrap_or_else(|| whole.clone())));
         }
-        match (by_path, rest) {
-            (Some(upstream), Some(rest)) => Ok((upstream, rest)),
-            (Some(_), None) => Err(unknown(format!(
-                "{first} names an upstream: a repository has to follow"
-            ))),
+        match by_path {
+            Some(upstream) => match whole.inside_namespace() {
+                Some(rest) => Ok((upstream, rest)),
+                None => Err(unknown(format!(
+                    "{first} names an upstream: a repository has to follow"
+                ))),
+            },
             // A host that we do not know must not turn into a repository of Docker Hub.
-            (None, Some(_)) if first.contains('.') => {
+            None if first.contains('.') && whole.as_str() != first => {
                 Err(unknown(format!("no upstream is configured for {first}")))
             }
-            (None, _) => self.mirrored().map(|upstream| (upstream, whole.clone())),
+            None => self.mirrored().map(|upstream| (upstream, whole.clone())),
         }
     }
 
