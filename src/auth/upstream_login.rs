@@ -110,37 +110,31 @@ impl UpstreamLogins {
         !self.prefixes.is_empty()
     }
 
-    /// The login that a name says to be an upstream's, by its prefix: ours have no slash. `None` for what is longer than any.
+    /// The login that a name says to be an upstream's, by its prefix: ours have no slash.
     pub(super) fn named(&self, name: &str, secret: &str) -> Option<UpstreamLogin> {
-        if name.len() > LONGEST.0 || secret.len() > LONGEST.1 {
-            return None;
-        }
         let its = |prefix: &&Arc<str>| name.strip_prefix(&***prefix)?.strip_prefix('/');
         let prefix = self.prefixes.iter().find(|prefix| its(prefix).is_some())?;
-        let rest = its(&prefix)?;
-        (!rest.is_empty()).then(|| self.at(prefix, rest, secret))
+        self.at(prefix, its(&prefix).filter(|rest| !rest.is_empty())?, secret)
     }
 
     /// The login of `name` at the upstream `prefix`; `None` when that one is not asked about callers. The name may say whose
     /// it is, as everywhere else.
     pub(super) fn of(&self, prefix: &str, name: &str, secret: &str) -> Option<UpstreamLogin> {
-        if let Some(login) = self.named(name, secret).filter(|login| &*login.prefix == prefix) {
-            return Some(login);
-        }
-        if name.len() > LONGEST.0 || secret.len() > LONGEST.1 {
-            return None;
-        }
-        let prefix = self.prefixes.iter().find(|known| ***known == *prefix)?;
-        Some(self.at(prefix, name, secret))
+        let named = self.named(name, secret);
+        named.filter(|login| &*login.prefix == prefix).or_else(|| {
+            let prefix = self.prefixes.iter().find(|known| ***known == *prefix)?;
+            self.at(prefix, name, secret)
+        })
     }
 
-    fn at(&self, prefix: &Arc<str>, name: &str, secret: &str) -> UpstreamLogin {
-        UpstreamLogin {
+    /// `None` for what is longer than any.
+    fn at(&self, prefix: &Arc<str>, name: &str, secret: &str) -> Option<UpstreamLogin> {
+        (name.len() <= LONGEST.0 && secret.len() <= LONGEST.1).then(|| UpstreamLogin {
             prefix: prefix.clone(),
             name: name.into(),
             secret: secret.into(),
             fingerprint: self.mac(&[prefix, name, secret]),
-        }
+        })
     }
 
     fn mac(&self, parts: &[&str]) -> [u8; 32] {
@@ -237,6 +231,11 @@ mod tests {
             assert_eq!(found, expected, "{name}");
         }
         assert!(logins.of("quay.io", "a", "b").is_none());
+        let secret = "s".repeat(LONGEST.1);
+        assert!(logins.of("hub", "a", &secret).is_some() && logins.named("hub/a", &secret).is_some());
+        let secret = format!("{secret}s");
+        assert!(logins.of("hub", "a", &secret).is_none() && logins.named("hub/a", &secret).is_none());
+        assert!(logins.of("hub", &"a".repeat(LONGEST.0 + 1), "b").is_none());
         let of = |name: &str, secret: &str| logins.of("hub", name, secret).unwrap();
         let one = of("a", "secret");
         assert_eq!(one.fingerprint(), of("a", "secret").fingerprint());
