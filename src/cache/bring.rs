@@ -250,7 +250,7 @@ impl Bringing {
         let Some(ingest) = &mut self.ingest else {
             return Err(Error::internal("a blob was brought after its end"));
         };
-        ingest.append(piece)?;
+        ingest.append(std::slice::from_ref(piece))?;
         if ingest.is_on_disk() {
             return Ok(());
         }

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::mapped::MappedFile;
 use crate::oci::Digest;
 
+use super::blocks;
 use super::extents::Extents;
 use super::held::StoredBlob;
 use super::space::Reservation;
@@ -24,10 +24,6 @@ use super::window::{Foothold, Window};
 
 /// A reader this close to bytes that are on their way waits for them; further ahead it gets a request of its own.
 pub const NEAR: u64 = 1024 * 1024;
-
-/// Bytes written at a time. For more the kernel takes the page cache's memory in large blocks, and those a virtual machine may
-/// have given back to its host: getting them again costs more than the write (a quarter of a cold pull's CPU, measured).
-const MOST_WRITTEN: usize = 64 * 1024;
 
 /// How far an ingest has come.
 #[derive(Default)]
@@ -251,8 +247,8 @@ impl Growing {
         self.moved.notified().await;
     }
 
-    /// Writes bytes into the file at `position`; readers see them at once. Blocking.
-    pub fn write(&self, position: u64, bytes: &Bytes) -> io::Result<()> {
+    /// Writes consecutive pieces into the file at `position`; readers see them at once. Blocking.
+    pub fn write(&self, position: u64, pieces: &[Bytes]) -> io::Result<()> {
         let Some(file) = &self.file else {
             return Err(io::ErrorKind::StorageFull.into());
         };
@@ -260,13 +256,9 @@ impl Growing {
         if *sealed {
             return Err(io::Error::other("the download was given up"));
         }
-        let mut at = position;
-        for part in bytes.chunks(MOST_WRITTEN) {
-            file.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
+        let end = blocks::write(file, position, pieces)?;
         self.progress.send_modify(|progress| {
-            progress.extents.insert(position, position + bytes.len() as u64);
+            progress.extents.insert(position, end);
         });
         Ok(())
     }

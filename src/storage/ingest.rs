@@ -224,10 +224,10 @@ impl Ingest {
             .send_modify(|progress| progress.size = Some(size));
     }
 
-    /// Takes more bytes at the front; readers see them before they are hashed, but for the last one. When the disk has
-    /// no room for them, they go to the window, like all that follow.
-    pub fn append(&mut self, bytes: &Bytes) -> Result<(), Error> {
-        let end = self.front + bytes.len() as u64;
+    /// Takes more bytes at the front, in consecutive pieces; readers see them before they are hashed, but for the last one.
+    /// When the disk has no room for them, they go to the window, like all that follow.
+    pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        let end = self.front + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if let Some(expected) = self.size()
             && end > expected
         {
@@ -237,26 +237,28 @@ impl Ingest {
             });
         }
         if self.destination == Destination::Disk
-            && let Err(error) = self.write(bytes, end)
+            && let Err(error) = self.write(pieces, end)
         {
             tracing::warn!(digest = %self.digest, %error, "no room for the rest of a blob: it passes through");
             self.spill();
         }
-        if self.destination == Destination::Window
-            && let Some(hasher) = &self.hasher
-        {
-            let hasher = hasher.clone();
-            self.growing.progress.send_modify(|progress| {
-                if let Some(window) = &mut progress.window {
-                    window.push(bytes.clone(), hasher);
-                }
-            });
+        for piece in pieces {
+            if self.destination == Destination::Window
+                && let Some(hasher) = &self.hasher
+            {
+                let hasher = hasher.clone();
+                self.growing.progress.send_modify(|progress| {
+                    if let Some(window) = &mut progress.window {
+                        window.push(piece.clone(), hasher);
+                    }
+                });
+            }
+            self.hash(piece);
         }
-        self.hash(bytes);
         Ok(())
     }
 
-    fn write(&self, bytes: &Bytes, end: u64) -> Result<(), Error> {
+    fn write(&self, pieces: &[Bytes], end: u64) -> Result<(), Error> {
         if self.size().is_none() {
             let mut room = self.growing.room.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(room) = room.as_mut().filter(|room| room.bytes() < end) {
@@ -264,7 +266,7 @@ impl Ingest {
             }
         }
         self.growing
-            .write(self.front, bytes)
+            .write(self.front, pieces)
             .map_err(Error::at(&self.path))
     }
 
@@ -296,8 +298,8 @@ impl Ingest {
     }
 
     /// Whether the window takes `length` more bytes. `None` when it is full; else whether anybody reads.
-    pub fn window_takes(&self, length: usize) -> Option<bool> {
-        self.growing.make_room_in_window(length as u64, WINDOW)
+    pub fn window_takes(&self, length: u64) -> Option<bool> {
+        self.growing.make_room_in_window(length, WINDOW)
     }
 
     /// Hashes some of what is in the file beyond the front; whether there may be more.

@@ -5,6 +5,7 @@
 
 mod audit;
 mod blobs;
+mod blocks;
 mod error;
 mod extents;
 mod growing;

@@ -73,8 +73,8 @@ async fn readers_follow_and_the_last_byte_waits_for_the_digest() {
         let (bytes, digest) = content(size);
         let mut ingest = ingest(&storage, digest, Some(size as u64));
         let mut early = BlobReader::Growing(ingest.growing().tail());
-        ingest.append(&bytes.slice(..size / 2)).unwrap();
-        ingest.append(&bytes.slice(size / 2..)).unwrap();
+        ingest.append(&[bytes.slice(..size / 2)]).unwrap();
+        ingest.append(&[bytes.slice(size / 2..)]).unwrap();
 
         let mut received = 0;
         while received < size - 1 {
@@ -119,7 +119,7 @@ async fn wrong_content_is_broken_off_and_leaves_nothing() {
     wrong[5] ^= 1;
     let mut first = ingest(&storage, digest, Some(100_000));
     let mut reader = BlobReader::Growing(first.growing().tail());
-    first.append(&wrong.into()).unwrap();
+    first.append(&[wrong.into()]).unwrap();
     assert!(matches!(first.verify(), Err(Error::WrongDigest { .. })));
     first.discard("wrong");
     drop(first);
@@ -130,7 +130,10 @@ async fn wrong_content_is_broken_off_and_leaves_nothing() {
     assert_eq!(storage.blobs.space().usage().used, 0);
 
     let mut longer = ingest(&storage, digest, Some(99_999));
-    assert!(matches!(longer.append(&bytes), Err(Error::WrongSize { .. })));
+    assert!(matches!(
+        longer.append(std::slice::from_ref(&bytes)),
+        Err(Error::WrongSize { .. })
+    ));
 }
 
 #[tokio::test]
@@ -140,7 +143,7 @@ async fn a_short_or_missing_file_heals_into_a_miss() {
     {
         let storage = open(root.path()).unwrap();
         let mut ingest = ingest(&storage, digest, None);
-        ingest.append(&bytes).unwrap();
+        ingest.append(std::slice::from_ref(&bytes)).unwrap();
         ingest.verify().unwrap();
         storage.blobs.publish(ingest, &digest, 5000).await.unwrap();
         assert_eq!(storage.blobs.space().usage().used, 8192);
@@ -170,10 +173,10 @@ async fn a_partial_file_goes_on_in_another_process() {
     {
         let storage = open(root.path()).unwrap();
         let mut first = ingest(&storage, digest, Some(3_000_000));
-        first.append(&bytes.slice(..1_000_000)).unwrap();
+        first.append(&[bytes.slice(..1_000_000)]).unwrap();
         first
             .growing()
-            .write(2_000_000, &bytes.slice(2_000_000..2_500_000))
+            .write(2_000_000, &[bytes.slice(2_000_000..2_500_000)])
             .unwrap();
         drop(first);
         storage.close();
@@ -189,11 +192,11 @@ async fn a_partial_file_goes_on_in_another_process() {
         (second.front(), second.growing().next_start(second.front())),
         (1_000_000, Some(2_000_000))
     );
-    second.append(&bytes.slice(1_000_000..2_000_000)).unwrap();
+    second.append(&[bytes.slice(1_000_000..2_000_000)]).unwrap();
     assert_eq!(second.front(), 2_000_000);
     while second.catch_up().unwrap() {}
     assert_eq!(second.front(), 2_500_000);
-    second.append(&bytes.slice(2_500_000..)).unwrap();
+    second.append(&[bytes.slice(2_500_000..)]).unwrap();
     second.verify().unwrap();
     storage.blobs.publish(second, &digest, 3_000_000).await.unwrap();
     assert_eq!(partials(root.path()), 0);
@@ -223,7 +226,7 @@ async fn a_bounded_part_ahead_is_given_with_its_last_byte_and_the_rest_waits() {
     assert!(!waits.want(end, false));
     ingest
         .growing()
-        .write(3_999_000, &bytes.slice(3_999_000..))
+        .write(3_999_000, &[bytes.slice(3_999_000..)])
         .unwrap();
     assert_eq!(
         footer
@@ -238,7 +241,7 @@ async fn a_bounded_part_ahead_is_given_with_its_last_byte_and_the_rest_waits() {
     let last = waits.read(3_999_999, Some(end.end), true);
     tokio::pin!(last);
     assert!(futures_util::poll!(&mut last).is_pending());
-    ingest.append(&bytes.slice(..3_999_000)).unwrap();
+    ingest.append(&[bytes.slice(..3_999_000)]).unwrap();
     while ingest.catch_up().unwrap() {}
     ingest.verify().unwrap();
     assert_eq!(last.await.unwrap().unwrap(), bytes.slice(3_999_999..));
@@ -264,11 +267,11 @@ async fn without_room_readers_share_a_window_and_the_slow_go_alone() {
     assert!(futures_util::poll!(Box::pin(slow.read(0, None, false))).is_pending());
     while sent < bytes.len() {
         let piece = bytes.slice(sent..(sent + 100_000).min(bytes.len()));
-        while ingest.window_takes(piece.len()) != Some(true) {
+        while ingest.window_takes(piece.len() as u64) != Some(true) {
             ingest.growing().leave_slowest_behind();
         }
         sent += piece.len();
-        ingest.append(&piece).unwrap();
+        ingest.append(std::slice::from_ref(&piece)).unwrap();
         let held = usize::from(sent == bytes.len());
         while received.len() < sent - held {
             received.extend_from_slice(
@@ -300,7 +303,7 @@ async fn who_goes_alone_gets_no_last_byte_of_wrong_content() {
         .blobs
         .pass_through(digest, Some(200_000), Arc::new(Source(wrong.into())));
     let mut reader = BlobReader::Growing(ingest.growing().tail());
-    ingest.append(&bytes.slice(..100_000)).unwrap();
+    ingest.append(&[bytes.slice(..100_000)]).unwrap();
     ingest.growing().leave_slowest_behind();
     let mut received = 0;
     let ending = loop {
@@ -319,7 +322,7 @@ async fn a_removed_blob_gives_its_room_back_when_its_last_reader_has_gone() {
     let storage = open(root.path()).unwrap();
     let (bytes, digest) = content(5000);
     let mut ingest = ingest(&storage, digest, Some(5000));
-    ingest.append(&bytes).unwrap();
+    ingest.append(std::slice::from_ref(&bytes)).unwrap();
     ingest.verify().unwrap();
     storage.blobs.publish(ingest, &digest, 5000).await.unwrap();
     let mut reader = BlobReader::Stored(storage.blobs.open(&digest).await.unwrap().unwrap());
@@ -339,7 +342,7 @@ async fn without_its_row_no_file_stays() {
     let storage = open(root.path()).unwrap();
     let (bytes, digest) = content(5000);
     let mut ingest = ingest(&storage, digest, Some(5000));
-    ingest.append(&bytes).unwrap();
+    ingest.append(std::slice::from_ref(&bytes)).unwrap();
     ingest.verify().unwrap();
     let mut reader = BlobReader::Growing(ingest.growing().tail());
     // From here on nothing can be committed.
@@ -362,7 +365,7 @@ async fn publish(storage: &Storage, bytes: &Bytes, digest: Digest) -> BlobReader
     let size = bytes.len() as u64;
     let mut ingest = ingest(storage, digest, Some(size));
     let reader = BlobReader::Growing(ingest.growing().tail());
-    ingest.append(bytes).unwrap();
+    ingest.append(std::slice::from_ref(bytes)).unwrap();
     ingest.verify().unwrap();
     storage.blobs.publish(ingest, &digest, size).await.unwrap();
     reader
@@ -476,7 +479,7 @@ async fn a_partial_file_with_holes_takes_its_room_before_it_goes_on() {
     let path = {
         let storage = open(root.path()).unwrap();
         let mut first = ingest(&storage, digest, Some(3_000_000));
-        first.append(&bytes.slice(..1_000_000)).unwrap();
+        first.append(&[bytes.slice(..1_000_000)]).unwrap();
         drop(first);
         storage.close();
         storage.blobs.yard.layout.partial(&digest)

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -13,6 +12,7 @@ use crate::storage::{self, Extents, Ingest};
 use crate::upstream::{self, BlobBody};
 
 use super::Job;
+use super::gather::{Gathered, is_in_the_middle};
 use super::streams::Running;
 
 /// Cuts in a row without a byte between them after which a fill gives up.
@@ -56,6 +56,15 @@ enum Ending {
     Enough,
     /// The upstream's doing; worth continuing.
     Cut(String),
+}
+
+/// What the end of a body is to its fill.
+fn ended(ending: Result<(), upstream::Error>) -> Result<Ending, End> {
+    match ending {
+        Ok(()) => Ok(Ending::Clean),
+        Err(error) if *error.kind() == upstream::ErrorKind::Offline => Err(End::Stopped(OFFLINE)),
+        Err(error) => Ok(Ending::Cut(error.to_string())),
+    }
 }
 
 /// What is written down of a fill while it runs, and synced.
@@ -222,39 +231,44 @@ impl Job {
                     continue;
                 }
             };
-            let mut piece = match chunk {
+            let first = match chunk {
                 Ok(Some(piece)) => piece,
-                Ok(None) => return Ok(Ending::Clean),
-                Err(error) if *error.kind() == upstream::ErrorKind::Offline => {
-                    return Err(End::Stopped(OFFLINE));
-                }
-                Err(error) => return Ok(Ending::Cut(error.to_string())),
+                Ok(None) => return ended(Ok(())),
+                Err(error) => return ended(Err(error)),
             };
-            let over = (piece.len() as u64).min(skip);
-            skip -= over;
-            piece = piece.split_off(over as usize);
-            if ingest.is_on_disk() {
-                let most = running.stream.limit().saturating_sub(ingest.front());
-                piece.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+            let on_disk = ingest.is_on_disk();
+            let mut gathered = if on_disk {
+                let patience = is_in_the_middle(ingest.front(), ingest.size());
+                self.traffic.gather(first, &mut body, patience).await
             } else {
-                self.wait_for_window(ingest, &piece, lead).await?;
+                Gathered::from(first)
+            };
+            let came = gathered.length();
+            let most = running.stream.limit().saturating_sub(ingest.front());
+            gathered.cut(skip, if on_disk { most } else { u64::MAX });
+            skip -= skip.min(came);
+            if !on_disk {
+                self.wait_for_window(ingest, gathered.length(), lead).await?;
             }
-            if !piece.is_empty() {
-                ingest.append(&piece)?;
+            if !gathered.pieces.is_empty() {
+                ingest.append(&gathered.pieces)?;
                 running.stream.advance(ingest.front());
             }
-            if !ingest.is_on_disk() {
-                continue;
-            }
-            if ingest.front() >= running.stream.limit() {
+            let on_disk = ingest.is_on_disk(); // it may have become full
+            if on_disk && ingest.front() >= running.stream.limit() {
                 return Ok(Ending::Enough);
             }
-            books.keep(ingest).await;
+            if let Some(ending) = gathered.ending {
+                return ended(ending);
+            }
+            if on_disk {
+                books.keep(ingest).await;
+            }
         }
     }
 
     /// Waits until the window takes a piece, which its readers decide.
-    async fn wait_for_window(&self, ingest: &Ingest, piece: &Bytes, lead: &Lead) -> Result<(), End> {
+    async fn wait_for_window(&self, ingest: &Ingest, length: u64, lead: &Lead) -> Result<(), End> {
         // Who comes now would find the beginning gone: better a fill of its own, which others can join.
         if ingest.front() > 0 {
             lead.leave();
@@ -262,7 +276,7 @@ impl Job {
         let growing = ingest.growing();
         let since = Instant::now();
         loop {
-            match ingest.window_takes(piece.len()) {
+            match ingest.window_takes(length) {
                 Some(true) => return Ok(()),
                 Some(false) => {
                     let came = tokio::time::timeout(FIRST_READER, growing.moved()).await;

@@ -5,6 +5,7 @@
 //! in place costs nobody else a turn, and finds it in the processor's cache.
 
 mod front;
+mod gather;
 mod parallel;
 mod ramp;
 mod resume;

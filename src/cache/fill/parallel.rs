@@ -15,6 +15,7 @@ use crate::storage::Growing;
 use crate::upstream::{BlobBody, Purpose, Source};
 
 use super::Job;
+use super::gather::is_in_the_middle;
 use super::ramp::{Ramp, Seen, Step};
 use super::streams::{Running, Stream};
 
@@ -208,19 +209,23 @@ impl Job {
                 chunk = self.traffic.next(body.chunk()) => chunk,
                 () = stream.stopped() => return Ok(()),
             };
-            let Some(mut piece) = chunk.map_err(|error| error.to_string())? else {
+            let Some(first) = chunk.map_err(|error| error.to_string())? else {
                 return Ok(());
             };
-            let most = stream.limit().saturating_sub(position);
-            piece.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+            let patience = is_in_the_middle(position, growing.size());
+            let mut gathered = self.traffic.gather(first, &mut body, patience).await;
+            gathered.cut(0, stream.limit().saturating_sub(position));
             growing
-                .write(position, &piece)
+                .write(position, &gathered.pieces)
                 .map_err(|error| error.to_string())?;
-            position += piece.len() as u64;
+            position += gathered.length();
             stream.advance(position);
             // Somebody else brings the rest, or nobody wants it any more.
             if position >= stream.limit() || growing.has_failed() || !growing.is_kept() {
                 return Ok(());
+            }
+            if let Some(ending) = gathered.ending {
+                return ending.map_err(|error| error.to_string());
             }
         }
     }
