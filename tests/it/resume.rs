@@ -41,6 +41,23 @@ async fn a_blob_that_comes_in_five_pieces_is_one_body_for_all() {
 }
 
 #[tokio::test]
+async fn what_is_taken_in_together_is_neither_held_back_nor_lost() {
+    let scene = Scene::start().await;
+    // In the middle of a large blob more is waited for, for a moment.
+    let blob = scene.put(random(9, 4 << 20));
+    let (stall, cut) = (1_500_001, 2_500_001);
+    let gate = Gate::new();
+    let plan = serve().stall_at(stall as u64, &gate).cut_at(cut);
+    scene.upstream.once(blob.get(), plan);
+    let mut client = open(&blob.url).await;
+    assert!(client.read(stall).await == &blob.bytes[..stall]);
+    gate.release();
+    assert!(client.finish().await.ok() == blob.bytes);
+    assert_eq!(scene.ranges(&blob), [String::new(), format!("bytes={cut}-")]);
+    assert_eq!(scene.upstream.bytes_sent(), blob.size());
+}
+
+#[tokio::test]
 async fn a_cut_without_content_length_is_continued() {
     let scene = Scene::start().await;
     let blob = scene.put(random(3, 300_000));
