@@ -41,7 +41,7 @@ async fn a_blob_that_comes_in_five_pieces_is_one_body_for_all() {
 }
 
 #[tokio::test]
-async fn what_is_taken_in_together_is_neither_held_back_nor_lost() {
+async fn a_stall_in_the_middle_holds_back_nothing_that_came() {
     let scene = Scene::start().await;
     // In the middle of a large blob more is waited for, for a moment.
     let blob = scene.put(random(9, 4 << 20));

@@ -12,7 +12,7 @@ use crate::storage::{self, Extents, Ingest};
 use crate::upstream::{self, BlobBody};
 
 use super::Job;
-use super::gather::{Gathered, is_in_the_middle};
+use super::gather::{Gathered, has_time};
 use super::streams::Running;
 
 /// Cuts in a row without a byte between them after which a fill gives up.
@@ -223,6 +223,7 @@ impl Job {
         // An upstream that ignores Range starts over: what we have is passed over.
         let mut skip = ingest.front().saturating_sub(body.offset);
         loop {
+            let asked = Instant::now();
             let chunk = tokio::select! {
                 biased;
                 chunk = self.traffic.next(body.chunk()) => chunk,
@@ -238,7 +239,7 @@ impl Job {
             };
             let on_disk = ingest.is_on_disk();
             let mut gathered = if on_disk {
-                let patience = is_in_the_middle(ingest.front(), ingest.size());
+                let patience = has_time(asked, ingest.front(), ingest.size());
                 self.traffic.gather(first, &mut body, patience).await
             } else {
                 Gathered::from(first)

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use crate::upstream::{BlobBody, Error};
 
@@ -20,8 +21,11 @@ const ENOUGH: u64 = 256 * 1024;
 /// Pieces taken together, however small they are.
 const MOST_PIECES: usize = 64;
 
-/// The moment: at 1 Gbit/s, as much as three receive buffers hold that share the line.
+/// The moment: at 1 Gbit/s some 600 KiB for all downloads together, for which receive buffers grow by themselves.
 const MOMENT: Duration = Duration::from_millis(5);
+
+/// Who waited less for the first piece is kept back by itself and not by the line, and would lose by a pause.
+const WAITED: Duration = Duration::from_micros(200);
 
 /// So far from both ends of a blob nothing waits: a small one, and the last bytes of a large one, are there sooner.
 const MARGIN: u64 = 1024 * 1024;
@@ -61,10 +65,10 @@ impl Gathered {
     }
 }
 
-/// Whether both ends of a blob are far from `position`.
-pub(super) fn is_in_the_middle(position: u64, size: Option<u64>) -> bool {
+/// Whether more may be waited for at `position`, where the first piece was asked for at `asked` and has just come.
+pub(super) fn has_time(asked: Instant, position: u64, size: Option<u64>) -> bool {
     let left = size.map_or(0, |size| size.saturating_sub(position));
-    position >= MARGIN && left >= MARGIN
+    position >= MARGIN && left >= MARGIN && asked.elapsed() >= WAITED
 }
 
 impl Traffic {

@@ -15,7 +15,7 @@ use crate::storage::Growing;
 use crate::upstream::{BlobBody, Purpose, Source};
 
 use super::Job;
-use super::gather::is_in_the_middle;
+use super::gather::has_time;
 use super::ramp::{Ramp, Seen, Step};
 use super::streams::{Running, Stream};
 
@@ -205,6 +205,7 @@ impl Job {
         let stream = &running.stream;
         let mut position = stream.start();
         loop {
+            let asked = Instant::now();
             let chunk = tokio::select! {
                 chunk = self.traffic.next(body.chunk()) => chunk,
                 () = stream.stopped() => return Ok(()),
@@ -212,7 +213,7 @@ impl Job {
             let Some(first) = chunk.map_err(|error| error.to_string())? else {
                 return Ok(());
             };
-            let patience = is_in_the_middle(position, growing.size());
+            let patience = has_time(asked, position, growing.size());
             let mut gathered = self.traffic.gather(first, &mut body, patience).await;
             gathered.cut(0, stream.limit().saturating_sub(position));
             growing
